@@ -1,0 +1,363 @@
+package v1alpha1
+
+import (
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// EtcdCluster is one etcd cluster as a person wants it to be.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:path=etcdclusters,shortName=qec,categories=quorate
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.ready`
+// +kubebuilder:printcolumn:name="Quorum",type=string,JSONPath=`.status.conditions[?(@.type=="Available")].status`
+// +kubebuilder:printcolumn:name="Version",type=string,JSONPath=`.spec.version`
+// +kubebuilder:printcolumn:name="Leader",type=string,JSONPath=`.status.leader`
+// +kubebuilder:printcolumn:name="Status",type=string,JSONPath=`.status.summary`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:validation:XValidation:rule="size(self.metadata.name) <= 48",message="the name is limited to 48 characters: members append a number to it"
+type EtcdCluster struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec   EtcdClusterSpec   `json:"spec"`
+	Status EtcdClusterStatus `json:"status,omitempty"`
+}
+
+// EtcdClusterList is a list of clusters.
+//
+// +kubebuilder:object:root=true
+type EtcdClusterList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+
+	Items []EtcdCluster `json:"items"`
+}
+
+// DeletionPolicy says what becomes of member data when its object is deleted.
+//
+// +kubebuilder:validation:Enum=Retain;Delete
+type DeletionPolicy string
+
+// The deletion policies. Neither removes data at once.
+const (
+	// DeletionRetain renames the data aside and keeps it until a person removes it.
+	DeletionRetain DeletionPolicy = "Retain"
+	// DeletionDelete renames the data aside and collects it after retainFor.
+	DeletionDelete DeletionPolicy = "Delete"
+)
+
+// EtcdClusterSpec is what a person asks of a cluster.
+//
+// +kubebuilder:validation:XValidation:rule="self.replicas == oldSelf.replicas",message="replicas can't be changed on an existing cluster: scaling is not part of this release"
+// +kubebuilder:validation:XValidation:rule="self.version == oldSelf.version",message="version can't be changed on an existing cluster: upgrades are not part of this release"
+// +kubebuilder:validation:XValidation:rule="has(self.tls) == has(oldSelf.tls) && (!has(self.tls) || (self.tls.mode == oldSelf.tls.mode && (has(self.tls.caSecretRef) ? self.tls.caSecretRef : '') == (has(oldSelf.tls.caSecretRef) ? oldSelf.tls.caSecretRef : '')))",message="tls.mode and tls.caSecretRef can't be changed on an existing cluster: its members would stop trusting each other half-way"
+// +kubebuilder:validation:XValidation:rule="(has(self.ports) ? self.ports : {}) == (has(oldSelf.ports) ? oldSelf.ports : {})",message="ports can't be changed on an existing cluster: peers know each other by them"
+type EtcdClusterSpec struct {
+	// Version is the etcd release that members run, such as 3.7.3. It has no
+	// default: a cluster's version is a decision, and must not follow the version
+	// of Quorate that happened to read the file.
+	//
+	// +kubebuilder:validation:Pattern=`^3\.[5-7]\.[0-9]+$`
+	Version string `json:"version"`
+
+	// Replicas is the number of members. Default: 3. Why: three members are the
+	// fewest that keep serving when one is lost.
+	//
+	// +kubebuilder:default=3
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=9
+	Replicas int32 `json:"replicas,omitempty"`
+
+	// Suspended stops every member and keeps its data; false starts them again.
+	// Default: false. Why: a cluster that was declared is meant to serve.
+	//
+	// +kubebuilder:default=false
+	Suspended bool `json:"suspended,omitempty"`
+
+	// DeletionPolicy says what becomes of the members' data when the cluster is
+	// deleted. Retain renames it aside and keeps it until a person removes it;
+	// Delete renames it aside and collects it after retainFor. Default: Retain.
+	// Why: a deletion made by mistake must not cost the data.
+	//
+	// +kubebuilder:default=Retain
+	DeletionPolicy DeletionPolicy `json:"deletionPolicy,omitempty"`
+
+	// RetainFor is how long retired data is kept under deletionPolicy Delete, as a
+	// Go duration. Default: 168h. Why: a week lets a mistake made on a Friday be
+	// found on the Monday after the next.
+	//
+	// +kubebuilder:default="168h"
+	// +kubebuilder:validation:Pattern=`^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$`
+	RetainFor string `json:"retainFor,omitempty"`
+
+	// RestartedAt, when changed, restarts the members one at a time.
+	//
+	// +optional
+	RestartedAt *metav1.Time `json:"restartedAt,omitempty"`
+
+	// Ports that each member listens on. Default: the first free ones from 2379,
+	// 2380 and 2381 upwards in tens. Why: they are etcd's own where a host runs one
+	// member, and several members can share a host.
+	//
+	// +optional
+	Ports *Ports `json:"ports,omitempty"`
+
+	// TLS says how members and clients prove who they are.
+	//
+	// +kubebuilder:default={}
+	TLS TLSSpec `json:"tls,omitempty"`
+
+	// Etcd tunes the members; a change restarts them one at a time.
+	//
+	// +kubebuilder:default={}
+	Etcd EtcdConfig `json:"etcd,omitempty"`
+}
+
+// Ports are TCP ports of a member; 0 lets the host choose a free one.
+type Ports struct {
+	// Client is where clients connect.
+	//
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=65535
+	Client int32 `json:"client,omitempty"`
+	// Peer is where the other members connect.
+	//
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=65535
+	Peer int32 `json:"peer,omitempty"`
+	// Metrics serves /metrics and /health without TLS, on loopback only.
+	//
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=65535
+	Metrics int32 `json:"metrics,omitempty"`
+}
+
+// TLSMode says where a cluster's certificates come from.
+//
+// +kubebuilder:validation:Enum=Generated;CASecret;Files;Disabled
+type TLSMode string
+
+// The TLS modes.
+const (
+	// TLSGenerated makes a CA for this cluster alone.
+	TLSGenerated TLSMode = "Generated"
+	// TLSCASecret signs with the CA (root or intermediate) of a Secret.
+	TLSCASecret TLSMode = "CASecret"
+	// TLSFiles uses certificate files that lie on each host.
+	TLSFiles TLSMode = "Files"
+	// TLSDisabled serves plain text.
+	TLSDisabled TLSMode = "Disabled"
+)
+
+// TLSSpec is how a cluster's certificates are made.
+//
+// +kubebuilder:validation:XValidation:rule="self.mode != 'CASecret' || (has(self.caSecretRef) && size(self.caSecretRef) > 0)",message="mode CASecret needs caSecretRef: the name of a kubernetes.io/tls Secret with the CA's tls.crt and tls.key"
+// +kubebuilder:validation:XValidation:rule="self.mode != 'Files' || (has(self.filesDir) && self.filesDir.startsWith('/'))",message="mode Files needs filesDir: the absolute directory on each host that holds ca.crt, server.crt, server.key, peer.crt and peer.key"
+type TLSSpec struct {
+	// Mode is Generated (a CA for this cluster alone), CASecret (your CA, root or
+	// intermediate, in a Secret), Files (certificates that lie on the hosts) or
+	// Disabled. Default: Generated. Why: whoever reaches an etcd without TLS owns
+	// everything in it, so safety is what needs no configuration.
+	//
+	// +kubebuilder:default=Generated
+	Mode TLSMode `json:"mode,omitempty"`
+
+	// CASecretRef names a Secret of type kubernetes.io/tls in the cluster's
+	// namespace: tls.crt (an intermediate is followed by its chain), tls.key, and
+	// ca.crt with the roots to trust where tls.crt is not itself a root.
+	//
+	// +optional
+	CASecretRef string `json:"caSecretRef,omitempty"`
+
+	// FilesDir is the directory on each host for mode Files.
+	//
+	// +optional
+	FilesDir string `json:"filesDir,omitempty"`
+
+	// ClientSecretRef names a Secret (tls.crt, tls.key, ca.crt) that Quorate itself
+	// uses as a client in mode Files.
+	//
+	// +optional
+	ClientSecretRef string `json:"clientSecretRef,omitempty"`
+
+	// ExtraSANs are host names and IP addresses added to the server certificates.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxItems=32
+	ExtraSANs []string `json:"extraSANs,omitempty"`
+
+	// LeafValidity is how long a member's certificate lives, as a Go duration; it
+	// is renewed after two thirds of that. Default: 8760h. Why: a year outlives
+	// every planned absence of Quorate, and etcd reloads renewed ones without a
+	// restart.
+	//
+	// +kubebuilder:default="8760h"
+	// +kubebuilder:validation:Pattern=`^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$`
+	LeafValidity string `json:"leafValidity,omitempty"`
+}
+
+// CompactionMode is how etcd drops old revisions by itself.
+//
+// +kubebuilder:validation:Enum=Periodic;Revision;Off
+type CompactionMode string
+
+// The compaction modes.
+const (
+	CompactionPeriodic CompactionMode = "Periodic"
+	CompactionRevision CompactionMode = "Revision"
+	CompactionOff      CompactionMode = "Off"
+)
+
+// AutoCompaction is when a cluster drops old revisions.
+//
+// +kubebuilder:validation:XValidation:rule="self.mode != 'Revision' || self.retention.matches('^[1-9][0-9]*$')",message="with mode Revision, retention is a number of revisions such as 10000"
+// +kubebuilder:validation:XValidation:rule="self.mode != 'Periodic' || self.retention.matches('^([0-9]+(ms|s|m|h))+$')",message="with mode Periodic, retention is a duration such as 5m"
+type AutoCompaction struct {
+	// Mode is Periodic, Revision or Off. Default: Periodic. Why: etcd's own default
+	// is off, and then the database only grows until writes are refused.
+	//
+	// +kubebuilder:default=Periodic
+	Mode CompactionMode `json:"mode,omitempty"`
+
+	// Retention is a duration for Periodic and a number of revisions for Revision.
+	// Default: 5m. Why: it is what operators of etcd set, and what kube-apiserver
+	// does by itself.
+	//
+	// +kubebuilder:default="5m"
+	Retention string `json:"retention,omitempty"`
+}
+
+// EtcdConfig tunes etcd; Quorate turns it into the flags of the member's version.
+//
+// +kubebuilder:validation:XValidation:rule="quantity(self.quotaBackend).isGreaterThan(quantity('0'))",message="quotaBackend must be positive: 0 would mean etcd's 2Gi, so say 2Gi"
+// +kubebuilder:validation:XValidation:rule="quantity(self.quotaBackend).compareTo(quantity('100Gi')) <= 0",message="quotaBackend above 100Gi is beyond what etcd has been run with"
+// +kubebuilder:validation:XValidation:rule="quantity(self.maxRequest).isGreaterThan(quantity('0')) && quantity(self.maxRequest).compareTo(quantity('10Mi')) <= 0",message="maxRequest must be positive and at most 10Mi: larger requests starve heartbeats"
+// +kubebuilder:validation:XValidation:rule="duration(self.electionTimeout) >= duration(self.heartbeatInterval) * 5",message="electionTimeout must be at least five heartbeatIntervals: etcd refuses less"
+// +kubebuilder:validation:XValidation:rule="duration(self.electionTimeout) <= duration('50s')",message="electionTimeout must be at most 50s: etcd refuses more"
+type EtcdConfig struct {
+	// QuotaBackend is the database size at which etcd stops taking writes. Default:
+	// 8Gi. Why: etcd's own 2Gi is reached by a middle-sized Kubernetes, and 8Gi is
+	// the most its maintainers recommend.
+	//
+	// +kubebuilder:default="8Gi"
+	QuotaBackend resource.Quantity `json:"quotaBackend,omitempty"`
+
+	// MaxRequest is the largest request a client may send. Default: 1536Ki. Why:
+	// etcd's own default; larger ones starve heartbeats.
+	//
+	// +kubebuilder:default="1536Ki"
+	MaxRequest resource.Quantity `json:"maxRequest,omitempty"`
+
+	// MaxTxnOps is how many operations a transaction may hold. Default: 128. Why:
+	// etcd's own default.
+	//
+	// +kubebuilder:default=128
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=100000
+	MaxTxnOps int32 `json:"maxTxnOps,omitempty"`
+
+	// SnapshotCount is how many committed entries lie between two raft snapshots.
+	// Default: 10000. Why: etcd's own default since 3.6; more costs memory.
+	//
+	// +kubebuilder:default=10000
+	// +kubebuilder:validation:Minimum=10
+	SnapshotCount int64 `json:"snapshotCount,omitempty"`
+
+	// HeartbeatInterval is how often the leader speaks. Default: 100ms. Why: etcd's
+	// own default, right inside one site.
+	//
+	// +kubebuilder:default="100ms"
+	// +kubebuilder:validation:Pattern=`^[1-9][0-9]*(ms|s)$`
+	// +kubebuilder:validation:MaxLength=8
+	HeartbeatInterval string `json:"heartbeatInterval,omitempty"`
+
+	// ElectionTimeout is the silence after which followers elect a leader. Default:
+	// 1s. Why: etcd's own default, ten heartbeats.
+	//
+	// +kubebuilder:default="1s"
+	// +kubebuilder:validation:Pattern=`^[1-9][0-9]*(ms|s)$`
+	// +kubebuilder:validation:MaxLength=8
+	ElectionTimeout string `json:"electionTimeout,omitempty"`
+
+	// AutoCompaction drops old revisions.
+	//
+	// +kubebuilder:default={}
+	AutoCompaction AutoCompaction `json:"autoCompaction,omitempty"`
+
+	// Logging says where members write their logs, and how much is kept.
+	//
+	// +kubebuilder:default={}
+	Logging Logging `json:"logging,omitempty"`
+}
+
+// LogLevel is the least severe line that etcd writes.
+//
+// +kubebuilder:validation:Enum=debug;info;warn;error
+type LogLevel string
+
+// Logging is where a member's logs go. Lines of etcd are JSON, one each.
+type Logging struct {
+	// Dir holds <member>.log on the host. Default: the log directory in the member's
+	// own home. Why: it needs no rights beyond those the member has.
+	//
+	// +optional
+	// +kubebuilder:validation:Pattern=`^/.*`
+	Dir string `json:"dir,omitempty"`
+
+	// ErrorDir holds <member>.error.log, with etcd's lines of level error and worse,
+	// and <member>.stderr.log, with what a crash prints. Default: the same as dir.
+	// Why: one place to look in.
+	//
+	// +optional
+	// +kubebuilder:validation:Pattern=`^/.*`
+	ErrorDir string `json:"errorDir,omitempty"`
+
+	// Level is debug, info, warn or error. Default: info. Why: etcd's own default;
+	// elections and slow requests are written at it.
+	//
+	// +kubebuilder:default=info
+	Level LogLevel `json:"level,omitempty"`
+
+	// MaxSize of one file in MiB before it is rotated. Default: 64. Why: small
+	// enough to open, large enough to hold a bad night.
+	//
+	// +kubebuilder:default=64
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=4096
+	MaxSize int32 `json:"maxSize,omitempty"`
+
+	// MaxBackups is how many rotated files are kept. Default: 4. Why: with maxSize
+	// it bounds what a member's log can take of the disk that its data needs.
+	//
+	// +kubebuilder:default=4
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=100
+	MaxBackups int32 `json:"maxBackups,omitempty"`
+}
+
+// EtcdClusterStatus is what was last seen; it can always be made anew.
+type EtcdClusterStatus struct {
+	// ObservedGeneration is the generation of the spec this status speaks of.
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+	// Ready is "healthy/wanted" members, such as 3/3.
+	Ready string `json:"ready,omitempty"`
+	// Leader is the name of the leading member, or empty.
+	Leader string `json:"leader,omitempty"`
+	// ClusterID is etcd's, in hex.
+	ClusterID string `json:"clusterID,omitempty"`
+	// Summary is one line for tables.
+	Summary string `json:"summary,omitempty"`
+	// Endpoints are the client URLs of the members.
+	//
+	// +optional
+	// +listType=set
+	Endpoints []string `json:"endpoints,omitempty"`
+	// Conditions: Available, Progressing, Degraded, Suspended.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}

@@ -1,0 +1,125 @@
+package v1alpha1
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"slices"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
+
+// Labels, annotations and finalizers.
+const (
+	// LabelCluster carries the EtcdCluster's name on what belongs to it.
+	LabelCluster = "quorate.io/cluster"
+	// FinalizerCluster holds an EtcdCluster until its members are gone.
+	FinalizerCluster = "quorate.io/cluster"
+	// FinalizerMember holds an EtcdMember until its process is proven stopped and
+	// its data retired.
+	FinalizerMember = "quorate.io/member"
+	// AnnotationRestored holds a cluster and its members still after the fleet's
+	// store was restored, until a person has accepted the cluster's plan. Its value
+	// is the epoch of the restore.
+	AnnotationRestored = "quorate.io/restored"
+	// AnnotationLastApplied holds the file as it was last applied, as JSON.
+	AnnotationLastApplied = "quorate.io/last-applied-configuration"
+)
+
+// Condition types.
+const (
+	// ConditionAvailable: a quorum serves linearizable reads and writes.
+	ConditionAvailable = "Available"
+	// ConditionProgressing: a change is under way, or is held up.
+	ConditionProgressing = "Progressing"
+	// ConditionDegraded: fewer members are healthy than wanted, or an alarm is raised.
+	ConditionDegraded = "Degraded"
+	// ConditionSuspended: every member is stopped as asked.
+	ConditionSuspended = "Suspended"
+
+	// ConditionPrepared: the member can be started.
+	ConditionPrepared = "Prepared"
+	// ConditionRunning: the member's etcd runs with the wanted configuration.
+	ConditionRunning = "Running"
+	// ConditionDataDirectory: the data directory is the member's own and not rolled back.
+	ConditionDataDirectory = "DataDirectory"
+	// ConditionCertificates: the certificates are valid.
+	ConditionCertificates = "Certificates"
+
+	// ConditionReady: the host's agent reports.
+	ConditionReady = "Ready"
+)
+
+// Condition statuses.
+const (
+	True    = metav1.ConditionTrue
+	False   = metav1.ConditionFalse
+	Unknown = metav1.ConditionUnknown
+)
+
+// SetCondition sets a condition, moving its transition time only when its status
+// changes. It reports whether anything changed.
+func SetCondition(list *[]Condition, c Condition) bool {
+	return meta.SetStatusCondition(list, c)
+}
+
+// FindCondition returns the condition of that type, or nil.
+func FindCondition(list []Condition, conditionType string) *Condition {
+	return meta.FindStatusCondition(list, conditionType)
+}
+
+// IsTrue reports whether the condition of that type is True; absent is not.
+func IsTrue(list []Condition, conditionType string) bool {
+	return meta.IsStatusConditionTrue(list, conditionType)
+}
+
+// Now is the time as objects keep it, to the second.
+func Now() Time { return metav1.Now() }
+
+// NewTime is t as objects keep it.
+func NewTime(t time.Time) Time { return metav1.NewTime(t) }
+
+// NewMicroTime is t as tasks keep it.
+func NewMicroTime(t time.Time) MicroTime { return metav1.NewMicroTime(t) }
+
+// HasFinalizer reports whether obj holds the finalizer.
+func HasFinalizer(obj Object, finalizer string) bool {
+	return slices.Contains(obj.GetFinalizers(), finalizer)
+}
+
+// RemoveFinalizer takes the finalizer off obj and reports whether it was there.
+func RemoveFinalizer(obj Object, finalizer string) bool {
+	before := obj.GetFinalizers()
+	after := slices.DeleteFunc(slices.Clone(before), func(f string) bool { return f == finalizer })
+	obj.SetFinalizers(after)
+	return len(after) != len(before)
+}
+
+// MemberConfigHash names the configuration an etcd process runs with: it changes
+// exactly when the process must be restarted to follow the spec.
+func MemberConfigHash(s *EtcdMemberSpec) string {
+	var restartedAt string
+	if s.RestartedAt != nil {
+		restartedAt = s.RestartedAt.UTC().Format(time.RFC3339)
+	}
+	tls := s.TLS
+	// Certificates are reissued without a restart: etcd reloads them.
+	tls.ExtraSANs, tls.LeafValidity, tls.ClientSecretRef = nil, "", ""
+	// A struct of strings, numbers and slices marshals without error.
+	raw, _ := json.Marshal(struct {
+		Release     ReleaseRef
+		Ports       Ports
+		TLS         TLSSpec
+		Etcd        EtcdConfig
+		RestartedAt string
+	}{s.Release, s.Ports, tls, s.Etcd, restartedAt})
+	sum := sha256.Sum256(raw)
+	return hex.EncodeToString(sum[:8])
+}
+
+func gvk(kind, apiVersion string) schema.GroupVersionKind {
+	return schema.FromAPIVersionAndKind(apiVersion, kind)
+}
