@@ -52,7 +52,7 @@ const (
 //
 // +kubebuilder:validation:XValidation:rule="self.replicas == oldSelf.replicas",message="replicas can't be changed on an existing cluster: scaling is not part of this release"
 // +kubebuilder:validation:XValidation:rule="self.version == oldSelf.version",message="version can't be changed on an existing cluster: upgrades are not part of this release"
-// +kubebuilder:validation:XValidation:rule="has(self.tls) == has(oldSelf.tls) && (!has(self.tls) || (self.tls.mode == oldSelf.tls.mode && (has(self.tls.caSecretRef) ? self.tls.caSecretRef : '') == (has(oldSelf.tls.caSecretRef) ? oldSelf.tls.caSecretRef : '')))",message="tls.mode and tls.caSecretRef can't be changed on an existing cluster: its members would stop trusting each other half-way"
+// +kubebuilder:validation:XValidation:rule="has(self.tls) == has(oldSelf.tls) && (!has(self.tls) || (self.tls.mode == oldSelf.tls.mode && (has(self.tls.caSecretRef) ? self.tls.caSecretRef : ”) == (has(oldSelf.tls.caSecretRef) ? oldSelf.tls.caSecretRef : ”)))",message="tls.mode and tls.caSecretRef can't be changed on an existing cluster: its members would stop trusting each other half-way"
 // +kubebuilder:validation:XValidation:rule="(has(self.ports) ? self.ports : {}) == (has(oldSelf.ports) ? oldSelf.ports : {})",message="ports can't be changed on an existing cluster: peers know each other by them"
 type EtcdClusterSpec struct {
 	// Version is the etcd release that members run, such as 3.7.3. It has no
