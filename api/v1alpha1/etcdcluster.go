@@ -50,16 +50,17 @@ const (
 
 // EtcdClusterSpec is what a person asks of a cluster.
 //
-// +kubebuilder:validation:XValidation:rule="self.replicas == oldSelf.replicas",message="replicas can't be changed on an existing cluster: scaling is not part of this release"
-// +kubebuilder:validation:XValidation:rule="self.version == oldSelf.version",message="version can't be changed on an existing cluster: upgrades are not part of this release"
-// +kubebuilder:validation:XValidation:rule="has(self.tls) == has(oldSelf.tls) && (!has(self.tls) || (self.tls.mode == oldSelf.tls.mode && (has(self.tls.caSecretRef) ? self.tls.caSecretRef : ”) == (has(oldSelf.tls.caSecretRef) ? oldSelf.tls.caSecretRef : ”)))",message="tls.mode and tls.caSecretRef can't be changed on an existing cluster: its members would stop trusting each other half-way"
-// +kubebuilder:validation:XValidation:rule="(has(self.ports) ? self.ports : {}) == (has(oldSelf.ports) ? oldSelf.ports : {})",message="ports can't be changed on an existing cluster: peers know each other by them"
+// +kubebuilder:validation:XValidation:rule="self.replicas == oldSelf.replicas",message="replicas can't be changed on an existing cluster: scaling is not part of this release",fieldPath=".replicas"
+// +kubebuilder:validation:XValidation:rule="self.version == oldSelf.version",message="version can't be changed on an existing cluster: upgrades are not part of this release",fieldPath=".version"
+// +kubebuilder:validation:XValidation:rule="self.tls.mode == oldSelf.tls.mode && self.?tls.?caSecretRef.orValue(\"\") == oldSelf.?tls.?caSecretRef.orValue(\"\")",message="tls.mode and tls.caSecretRef can't be changed on an existing cluster: its members would stop trusting each other half-way",fieldPath=".tls"
+// +kubebuilder:validation:XValidation:rule="self.?ports.?client.orValue(0) == oldSelf.?ports.?client.orValue(0) && self.?ports.?peer.orValue(0) == oldSelf.?ports.?peer.orValue(0) && self.?ports.?metrics.orValue(0) == oldSelf.?ports.?metrics.orValue(0)",message="ports can't be changed on an existing cluster: peers know each other by them",fieldPath=".ports"
 type EtcdClusterSpec struct {
 	// Version is the etcd release that members run, such as 3.7.3. It has no
 	// default: a cluster's version is a decision, and must not follow the version
 	// of Quorate that happened to read the file.
 	//
 	// +kubebuilder:validation:Pattern=`^3\.[5-7]\.[0-9]+$`
+	// +kubebuilder:validation:MaxLength=16
 	Version string `json:"version"`
 
 	// Replicas is the number of members. Default: 3. Why: three members are the
@@ -89,7 +90,8 @@ type EtcdClusterSpec struct {
 	// found on the Monday after the next.
 	//
 	// +kubebuilder:default="168h"
-	// +kubebuilder:validation:Pattern=`^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$`
+	// +kubebuilder:validation:Pattern=`^([0-9]{1,6}(\.[0-9]{1,3})?(ms|s|m|h))+$`
+	// +kubebuilder:validation:MaxLength=20
 	RetainFor string `json:"retainFor,omitempty"`
 
 	// RestartedAt, when changed, restarts the members one at a time.
@@ -153,8 +155,9 @@ const (
 
 // TLSSpec is how a cluster's certificates are made.
 //
-// +kubebuilder:validation:XValidation:rule="self.mode != 'CASecret' || (has(self.caSecretRef) && size(self.caSecretRef) > 0)",message="mode CASecret needs caSecretRef: the name of a kubernetes.io/tls Secret with the CA's tls.crt and tls.key"
-// +kubebuilder:validation:XValidation:rule="self.mode != 'Files' || (has(self.filesDir) && self.filesDir.startsWith('/'))",message="mode Files needs filesDir: the absolute directory on each host that holds ca.crt, server.crt, server.key, peer.crt and peer.key"
+// +kubebuilder:validation:XValidation:rule="self.mode != 'CASecret' || (has(self.caSecretRef) && size(self.caSecretRef) > 0)",message="mode CASecret needs caSecretRef: the name of a kubernetes.io/tls Secret with the CA's tls.crt and tls.key",fieldPath=".caSecretRef"
+// +kubebuilder:validation:XValidation:rule="duration(self.leafValidity) > duration('0s')",message="leafValidity must be above zero: a certificate that is never valid serves no one",fieldPath=".leafValidity"
+// +kubebuilder:validation:XValidation:rule="self.mode != 'Files' || (has(self.filesDir) && self.filesDir.startsWith('/'))",message="mode Files needs filesDir: the absolute directory on each host that holds ca.crt, server.crt, server.key, peer.crt and peer.key",fieldPath=".filesDir"
 type TLSSpec struct {
 	// Mode is Generated (a CA for this cluster alone), CASecret (your CA, root or
 	// intermediate, in a Secret), Files (certificates that lie on the hosts) or
@@ -194,7 +197,8 @@ type TLSSpec struct {
 	// restart.
 	//
 	// +kubebuilder:default="8760h"
-	// +kubebuilder:validation:Pattern=`^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$`
+	// +kubebuilder:validation:Pattern=`^([0-9]{1,6}(\.[0-9]{1,3})?(ms|s|m|h))+$`
+	// +kubebuilder:validation:MaxLength=20
 	LeafValidity string `json:"leafValidity,omitempty"`
 }
 
@@ -212,8 +216,8 @@ const (
 
 // AutoCompaction is when a cluster drops old revisions.
 //
-// +kubebuilder:validation:XValidation:rule="self.mode != 'Revision' || self.retention.matches('^[1-9][0-9]*$')",message="with mode Revision, retention is a number of revisions such as 10000"
-// +kubebuilder:validation:XValidation:rule="self.mode != 'Periodic' || self.retention.matches('^([0-9]+(ms|s|m|h))+$')",message="with mode Periodic, retention is a duration such as 5m"
+// +kubebuilder:validation:XValidation:rule="self.mode != 'Revision' || self.retention.matches('^[1-9][0-9]*$')",message="with mode Revision, retention is a number of revisions such as 10000",fieldPath=".retention"
+// +kubebuilder:validation:XValidation:rule="self.mode != 'Periodic' || (self.retention.matches('^([0-9]{1,6}(ms|s|m|h))+$') && duration(self.retention) > duration('0s'))",message="with mode Periodic, retention is a duration above zero such as 5m",fieldPath=".retention"
 type AutoCompaction struct {
 	// Mode is Periodic, Revision or Off. Default: Periodic. Why: etcd's own default
 	// is off, and then the database only grows until writes are refused.
@@ -226,29 +230,32 @@ type AutoCompaction struct {
 	// does by itself.
 	//
 	// +kubebuilder:default="5m"
+	// +kubebuilder:validation:MaxLength=20
 	Retention string `json:"retention,omitempty"`
 }
 
 // EtcdConfig tunes etcd; Quorate turns it into the flags of the member's version.
 //
-// +kubebuilder:validation:XValidation:rule="quantity(self.quotaBackend).isGreaterThan(quantity('0'))",message="quotaBackend must be positive: 0 would mean etcd's 2Gi, so say 2Gi"
-// +kubebuilder:validation:XValidation:rule="quantity(self.quotaBackend).compareTo(quantity('100Gi')) <= 0",message="quotaBackend above 100Gi is beyond what etcd has been run with"
-// +kubebuilder:validation:XValidation:rule="quantity(self.maxRequest).isGreaterThan(quantity('0')) && quantity(self.maxRequest).compareTo(quantity('10Mi')) <= 0",message="maxRequest must be positive and at most 10Mi: larger requests starve heartbeats"
-// +kubebuilder:validation:XValidation:rule="duration(self.electionTimeout) >= duration(self.heartbeatInterval) * 5",message="electionTimeout must be at least five heartbeatIntervals: etcd refuses less"
-// +kubebuilder:validation:XValidation:rule="duration(self.electionTimeout) <= duration('50s')",message="electionTimeout must be at most 50s: etcd refuses more"
+// +kubebuilder:validation:XValidation:rule="quantity(string(self.quotaBackend)).isGreaterThan(quantity('0'))",message="quotaBackend must be positive: 0 would mean etcd's 2Gi, so say 2Gi",fieldPath=".quotaBackend"
+// +kubebuilder:validation:XValidation:rule="quantity(string(self.quotaBackend)).isInteger()",message="quotaBackend must be a whole number of bytes: m means thousandths, so say Mi",fieldPath=".quotaBackend"
+// +kubebuilder:validation:XValidation:rule="quantity(string(self.maxRequest)).isInteger()",message="maxRequest must be a whole number of bytes: m means thousandths, so say Ki",fieldPath=".maxRequest"
+// +kubebuilder:validation:XValidation:rule="quantity(string(self.quotaBackend)).compareTo(quantity('100Gi')) <= 0",message="quotaBackend above 100Gi is beyond what etcd has been run with",fieldPath=".quotaBackend"
+// +kubebuilder:validation:XValidation:rule="quantity(string(self.maxRequest)).isGreaterThan(quantity('0')) && quantity(string(self.maxRequest)).compareTo(quantity('10Mi')) <= 0",message="maxRequest must be positive and at most 10Mi: larger requests starve heartbeats",fieldPath=".maxRequest"
+// +kubebuilder:validation:XValidation:rule="duration(self.electionTimeout).getMilliseconds() >= duration(self.heartbeatInterval).getMilliseconds() * 5",message="electionTimeout must be at least five heartbeatIntervals: etcd refuses less",fieldPath=".electionTimeout"
+// +kubebuilder:validation:XValidation:rule="duration(self.electionTimeout) <= duration('50s')",message="electionTimeout must be at most 50s: etcd refuses more",fieldPath=".electionTimeout"
 type EtcdConfig struct {
 	// QuotaBackend is the database size at which etcd stops taking writes. Default:
 	// 8Gi. Why: etcd's own 2Gi is reached by a middle-sized Kubernetes, and 8Gi is
 	// the most its maintainers recommend.
 	//
 	// +kubebuilder:default="8Gi"
-	QuotaBackend resource.Quantity `json:"quotaBackend,omitempty"`
+	QuotaBackend resource.Quantity `json:"quotaBackend,omitzero"`
 
 	// MaxRequest is the largest request a client may send. Default: 1536Ki. Why:
 	// etcd's own default; larger ones starve heartbeats.
 	//
 	// +kubebuilder:default="1536Ki"
-	MaxRequest resource.Quantity `json:"maxRequest,omitempty"`
+	MaxRequest resource.Quantity `json:"maxRequest,omitzero"`
 
 	// MaxTxnOps is how many operations a transaction may hold. Default: 128. Why:
 	// etcd's own default.

@@ -32,11 +32,14 @@ type EtcdHostList struct {
 }
 
 // EtcdHostSpec is what a person says of a host.
+//
+// +kubebuilder:validation:XValidation:rule="isIP(self.address)",message="address must be an IP address such as 10.0.0.7: etcd listens on addresses, not on names; put DNS names under names",fieldPath=".address"
 type EtcdHostSpec struct {
 	// Address is the IP address that members listen on and are reached at. It has no
 	// default: a wrong guess would form a cluster that no one else can reach.
 	//
 	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
 	Address string `json:"address"`
 	// Names are DNS names of the host, added to its members' certificates.
 	//

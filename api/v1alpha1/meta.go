@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -75,6 +76,10 @@ func FindCondition(list []Condition, conditionType string) *Condition {
 func IsTrue(list []Condition, conditionType string) bool {
 	return meta.IsStatusConditionTrue(list, conditionType)
 }
+
+// Equal compares two values as Kubernetes does: equal quantities and times are
+// equal however they are written, and nil equals empty.
+func Equal(a, b any) bool { return equality.Semantic.DeepEqual(a, b) }
 
 // Now is the time as objects keep it, to the second.
 func Now() Time { return metav1.Now() }

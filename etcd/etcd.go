@@ -1,0 +1,249 @@
+// Package etcd is a thin layer on etcd's client: pooled connections to single
+// members, and the few calls that observe and steer a cluster. Every call takes a
+// deadline from its context, since clientv3 connects in the background and some
+// calls never return by themselves on a dead endpoint.
+package etcd
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// ID is a member's or cluster's ID. Its text is hex without leading zeros, as
+// etcdctl prints it.
+type ID uint64
+
+// String is the ID in hex.
+func (id ID) String() string { return strconv.FormatUint(uint64(id), 16) }
+
+// ParseID reads an ID from hex; empty gives 0.
+func ParseID(s string) (ID, error) {
+	if s == "" {
+		return 0, nil
+	}
+	v, err := strconv.ParseUint(s, 16, 64)
+	if err != nil {
+		return 0, fmt.Errorf("etcd ID %q is not a hexadecimal number of at most 16 digits", s)
+	}
+	return ID(v), nil
+}
+
+// Target is one member to talk to.
+type Target struct {
+	// Endpoint is its client URL.
+	Endpoint string
+	// TLS for https endpoints. Configurations are compared by pointer: keep one for
+	// as long as it is valid.
+	TLS *tls.Config
+}
+
+// Status is what a member says of itself.
+type Status struct {
+	ClusterID    ID
+	MemberID     ID
+	Leader       ID
+	Term         uint64
+	Index        uint64
+	AppliedIndex uint64
+	Revision     int64
+	DBSize       int64
+	DBSizeInUse  int64
+	Version      string
+	Learner      bool
+	// Errors that the member reports, such as NOSPACE.
+	Errors []string
+}
+
+// Member is a member as the cluster lists it.
+type Member struct {
+	ID         ID
+	Name       string
+	PeerURLs   []string
+	ClientURLs []string
+	Learner    bool
+}
+
+// Alarm raised by a member.
+type Alarm struct {
+	Member ID
+	// Type is NOSPACE or CORRUPT.
+	Type string
+}
+
+// Pool keeps one connection to each target.
+type Pool struct {
+	mu    sync.Mutex
+	conns map[Target]*clientv3.Client
+}
+
+// NewPool returns an empty pool.
+func NewPool() *Pool {
+	return &Pool{conns: map[Target]*clientv3.Client{}}
+}
+
+// Close closes every connection.
+func (p *Pool) Close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	errs := make([]error, 0, len(p.conns))
+	for target, c := range p.conns {
+		errs = append(errs, c.Close())
+		delete(p.conns, target)
+	}
+	return errors.Join(errs...)
+}
+
+// Forget closes the connections to an endpoint.
+func (p *Pool) Forget(endpoint string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for target, c := range p.conns {
+		if target.Endpoint == endpoint {
+			_ = c.Close() // Nobody reads from it any more.
+			delete(p.conns, target)
+		}
+	}
+}
+
+// Client returns the pooled client of a target.
+func (p *Pool) Client(target Target) (*clientv3.Client, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if c, ok := p.conns[target]; ok {
+		return c, nil
+	}
+	// Another configuration for the same endpoint means that the old one has expired.
+	for old, c := range p.conns {
+		if old.Endpoint == target.Endpoint {
+			_ = c.Close() // Nobody reads from it any more.
+			delete(p.conns, old)
+		}
+	}
+	c, err := Dial(target)
+	if err != nil {
+		return nil, err
+	}
+	p.conns[target] = c
+	return c, nil
+}
+
+// Dial returns a client of one member. It connects in the background: errors of
+// the connection come from the calls made on it.
+func Dial(targets ...Target) (*clientv3.Client, error) {
+	if len(targets) == 0 {
+		return nil, errors.New("dial etcd: no endpoint")
+	}
+	endpoints := make([]string, 0, len(targets))
+	for _, t := range targets {
+		endpoints = append(endpoints, t.Endpoint)
+	}
+	c, err := clientv3.New(clientv3.Config{
+		Endpoints:            endpoints,
+		TLS:                  targets[0].TLS,
+		DialTimeout:          2 * time.Second,
+		DialKeepAliveTime:    10 * time.Second,
+		DialKeepAliveTimeout: 3 * time.Second,
+		Logger:               zap.NewNop(),
+		DialOptions: []grpc.DialOption{
+			// A member that comes back is to be seen within a second, not after gRPC's
+			// two minutes.
+			grpc.WithConnectParams(grpc.ConnectParams{
+				Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
+				MinConnectTimeout: time.Second,
+			}),
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("dial etcd at %s: %w", strings.Join(endpoints, ","), err)
+	}
+	return c, nil
+}
+
+// Status asks one member what it is. It uses the pooled connection, where
+// clientv3.Status would dial anew each time.
+func (p *Pool) Status(ctx context.Context, target Target) (Status, error) {
+	c, err := p.Client(target)
+	if err != nil {
+		return Status{}, err
+	}
+	r, err := pb.NewMaintenanceClient(c.ActiveConnection()).Status(ctx, &pb.StatusRequest{})
+	if err != nil {
+		return Status{}, callError("status of", target, err)
+	}
+	return Status{
+		ClusterID: ID(r.GetHeader().GetClusterId()), MemberID: ID(r.GetHeader().GetMemberId()),
+		Leader: ID(r.GetLeader()), Term: r.GetRaftTerm(), Index: r.GetRaftIndex(), AppliedIndex: r.GetRaftAppliedIndex(),
+		Revision: r.GetHeader().GetRevision(), DBSize: r.GetDbSize(), DBSizeInUse: r.GetDbSizeInUse(),
+		Version: r.GetVersion(), Learner: r.GetIsLearner(), Errors: r.GetErrors(),
+	}, nil
+}
+
+// Members lists the cluster's members, linearizably.
+func (p *Pool) Members(ctx context.Context, target Target) ([]Member, error) {
+	c, err := p.Client(target)
+	if err != nil {
+		return nil, err
+	}
+	r, err := c.MemberList(ctx)
+	if err != nil {
+		return nil, callError("members from", target, err)
+	}
+	members := make([]Member, 0, len(r.Members))
+	for _, m := range r.Members {
+		members = append(members, Member{
+			ID: ID(m.GetID()), Name: m.GetName(), PeerURLs: m.GetPeerURLs(), ClientURLs: m.GetClientURLs(), Learner: m.GetIsLearner(),
+		})
+	}
+	return members, nil
+}
+
+// Alarms lists the alarms raised in the cluster.
+func (p *Pool) Alarms(ctx context.Context, target Target) ([]Alarm, error) {
+	c, err := p.Client(target)
+	if err != nil {
+		return nil, err
+	}
+	r, err := c.AlarmList(ctx)
+	if err != nil {
+		return nil, callError("alarms from", target, err)
+	}
+	alarms := make([]Alarm, 0, len(r.Alarms))
+	for _, a := range r.Alarms {
+		alarms = append(alarms, Alarm{Member: ID(a.GetMemberID()), Type: a.GetAlarm().String()})
+	}
+	return alarms, nil
+}
+
+// MoveLeader asks the leader to hand leadership to the member with that ID.
+func (p *Pool) MoveLeader(ctx context.Context, leader Target, to ID) error {
+	c, err := p.Client(leader)
+	if err != nil {
+		return err
+	}
+	if _, err := c.MoveLeader(ctx, uint64(to)); err != nil {
+		return callError("move leader to "+to.String()+" by", leader, err)
+	}
+	return nil
+}
+
+func callError(what string, target Target, err error) error {
+	// Codes tell more than gRPC's wrapping: "connection refused" is in the message.
+	if s, ok := status.FromError(err); ok && s.Code() != codes.Unknown {
+		return fmt.Errorf("%s %s: %s: %w", what, target.Endpoint, strings.ToLower(s.Code().String()), err)
+	}
+	return fmt.Errorf("%s %s: %w", what, target.Endpoint, err)
+}

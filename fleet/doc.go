@@ -1,0 +1,25 @@
+// Package fleet turns what is wanted of clusters into what is: it observes each
+// cluster, makes a plan of mutating steps (a pure function), and takes the first
+// one, whose intent it has recorded before.
+//
+// # How a step is taken
+//
+// An EtcdTask is created first. Its name carries the next number of its cluster,
+// so that of two controllers, or of one that acts on stale knowledge, only one can
+// create it: at most one task of a cluster is unfinished. Then the act is taken,
+// and when its effect has been seen the task is finished. Every act is idempotent
+// and its effect can be read back from the objects or from etcd, so a controller
+// that died at any point is followed by one that finds the unfinished task and
+// either goes on with it or, when it is no longer wanted, abandons it.
+//
+// # What is believed
+//
+// A probe counts only if it was sent after the objects were read: an older answer
+// may come from a process that has been restarted since. What is not known is
+// never taken for healthy, and no step that needs healthy members is taken on it.
+//
+// # What the fleet does not do
+//
+// It runs no process and touches no disk: it writes EtcdMember specs, which the
+// member's host carries out (MemberController, over a driver.Driver).
+package fleet

@@ -1,0 +1,68 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/quorate/quorate/api/v1alpha1"
+	"github.com/quorate/quorate/store"
+)
+
+// HostPatience is how long an agent may be silent before its host counts as not
+// ready. Its channel to the server beats every few seconds.
+const HostPatience = 15 * time.Second
+
+// HostController keeps the Ready condition of hosts: whether their agents report.
+type HostController struct {
+	Store    store.Store
+	Recorder store.Recorder
+	Logger   *slog.Logger
+	// LastSeen returns when the host's agent was last heard of; zero for never.
+	LastSeen func(host string) time.Time
+	// Now is the clock.
+	Now func() time.Time
+}
+
+// Reconcile sets the condition of one host.
+func (c *HostController) Reconcile(ctx context.Context, key store.Key) (time.Duration, error) {
+	// Short, so that a host that has just joined is used at once.
+	const again = 300 * time.Millisecond
+	seen, now := c.LastSeen(key.Name), c.Now()
+	cond := v1alpha1.Condition{Type: v1alpha1.ConditionReady, Status: v1alpha1.True, Reason: "AgentReports", Message: "the agent reports"}
+	if now.Sub(seen) > HostPatience {
+		cond.Status, cond.Reason = v1alpha1.Unknown, "AgentSilent"
+		cond.Message = "the agent has not reported since this server started: is `quorate agent` running on the host?"
+		if !seen.IsZero() {
+			cond.Message = fmt.Sprintf("the agent has not reported since %s: is `quorate agent` running on the host, and can it reach this server?",
+				seen.UTC().Format(time.RFC3339))
+		}
+	}
+	host := &v1alpha1.EtcdHost{}
+	changed := false
+	err := store.MutateStatus(ctx, c.Store, key, host, func(h *v1alpha1.EtcdHost) (bool, error) {
+		was := v1alpha1.FindCondition(h.Status.Conditions, v1alpha1.ConditionReady)
+		changed = was == nil || was.Status != cond.Status
+		if cond.Status == v1alpha1.True && h.Status.Platform == "" {
+			// It has been heard of, but has not said yet what it is.
+			return false, nil
+		}
+		return v1alpha1.SetCondition(&h.Status.Conditions, cond), nil
+	})
+	if errors.Is(err, store.ErrNotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	if changed && host.Status.Platform != "" {
+		e := store.Event{Type: store.Normal, Reason: cond.Reason, Message: cond.Message, Source: "fleet"}
+		if cond.Status != v1alpha1.True {
+			e.Type = store.Warning
+		}
+		c.Recorder.Record(ctx, store.About(host, e))
+	}
+	return again, nil
+}

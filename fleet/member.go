@@ -1,0 +1,237 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/quorate/quorate/api/v1alpha1"
+	"github.com/quorate/quorate/driver"
+	"github.com/quorate/quorate/store"
+)
+
+// MemberOptions are what a MemberController works with.
+type MemberOptions struct {
+	Store    store.Store
+	Driver   driver.Driver
+	Recorder store.Recorder
+	Logger   *slog.Logger
+	// Host whose members it looks after; empty for all.
+	Host string
+	// Source names it in events.
+	Source string
+	// MayRestart is asked just before a serving member is restarted with another
+	// configuration: another member may have died since the fleet ordered it. An
+	// error holds the restart back. Nil allows all.
+	MayRestart func(ctx context.Context, m *v1alpha1.EtcdMember) error
+	// Interval between two looks at a member at rest. Default 1 s.
+	Interval time.Duration
+}
+
+// MemberController carries out the specs of members through a driver, and reports
+// what it sees. It runs where the driver runs: in a host's agent, or in the
+// operator.
+type MemberController struct {
+	opts MemberOptions
+}
+
+// NewMemberController returns a controller.
+func NewMemberController(opts MemberOptions) *MemberController {
+	if opts.Interval == 0 {
+		opts.Interval = time.Second
+	}
+	return &MemberController{opts: opts}
+}
+
+// Keeper is the ability of a driver to keep a member as it was last told to be,
+// whatever its object says.
+type Keeper interface {
+	Keep(ctx context.Context, m *v1alpha1.EtcdMember) (v1alpha1.EtcdMemberStatus, error)
+}
+
+// Reconcile brings one member towards its spec and reports it.
+func (c *MemberController) Reconcile(ctx context.Context, key store.Key) (time.Duration, error) {
+	m := &v1alpha1.EtcdMember{}
+	err := c.opts.Store.Get(ctx, key, m)
+	if errors.Is(err, store.ErrNotFound) {
+		// What it may have left running is not ours to judge: List reports it.
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	if c.opts.Host != "" && m.Spec.Host != c.opts.Host {
+		return 0, nil
+	}
+	_, restored := m.Annotations[v1alpha1.AnnotationRestored]
+	var seen v1alpha1.EtcdMemberStatus
+	switch {
+	case restored:
+		seen, err = c.keep(ctx, m)
+	case m.DeletionTimestamp != nil:
+		return c.remove(ctx, m)
+	case m.Spec.Run == v1alpha1.RunStopped:
+		seen, err = c.stop(ctx, m)
+	default:
+		seen, err = c.ensure(ctx, m)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("member %s: %w", key, err)
+	}
+	again := c.opts.Interval
+	if seen.Phase != v1alpha1.MemberRunning && seen.Phase != v1alpha1.MemberStopped && seen.Phase != v1alpha1.MemberPrepared {
+		again = min(again, 200*time.Millisecond)
+	}
+	return again, c.report(ctx, m, seen)
+}
+
+func (c *MemberController) ensure(ctx context.Context, m *v1alpha1.EtcdMember) (v1alpha1.EtcdMemberStatus, error) {
+	if c.opts.MayRestart == nil || m.Spec.Run != v1alpha1.RunRunning {
+		return c.opts.Driver.Ensure(ctx, m)
+	}
+	seen, err := c.opts.Driver.Observe(ctx, m)
+	if err != nil || seen.Process == nil || seen.Process.ConfigHash == v1alpha1.MemberConfigHash(&m.Spec) {
+		return c.opts.Driver.Ensure(ctx, m)
+	}
+	if why := c.opts.MayRestart(ctx, m); why != nil {
+		seen.Message = "its restart with the new configuration is held back: " + why.Error()
+		return seen, nil
+	}
+	return c.opts.Driver.Ensure(ctx, m)
+}
+
+// keep holds a member as it is while its object may be older than what runs.
+func (c *MemberController) keep(ctx context.Context, m *v1alpha1.EtcdMember) (v1alpha1.EtcdMemberStatus, error) {
+	if k, ok := c.opts.Driver.(Keeper); ok {
+		return k.Keep(ctx, m)
+	}
+	return c.opts.Driver.Observe(ctx, m)
+}
+
+func (c *MemberController) stop(ctx context.Context, m *v1alpha1.EtcdMember) (v1alpha1.EtcdMemberStatus, error) {
+	proof, err := c.opts.Driver.Stop(ctx, m)
+	if err != nil {
+		return v1alpha1.EtcdMemberStatus{}, err
+	}
+	seen, err := c.opts.Driver.Observe(ctx, m)
+	if err != nil {
+		return seen, err
+	}
+	seen.StopProof = &proof
+	return seen, nil
+}
+
+// remove stops a deleted member, retires its data, and lets its object go: in this
+// order, so that whoever sees the object gone knows that the process is.
+func (c *MemberController) remove(ctx context.Context, m *v1alpha1.EtcdMember) (time.Duration, error) {
+	if !v1alpha1.HasFinalizer(m, v1alpha1.FinalizerMember) {
+		return 0, nil
+	}
+	proof, err := c.opts.Driver.Stop(ctx, m)
+	if err != nil {
+		return 0, fmt.Errorf("delete member %s: %w", m.Name, err)
+	}
+	went, err := c.opts.Driver.Data(m).Retire(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("delete member %s: %w", m.Name, err)
+	}
+	message := "stopped: " + proof.Evidence
+	if went != "" {
+		message += "; its data was retired to " + went
+	}
+	err = store.Mutate(ctx, c.opts.Store, store.KeyOf(m), &v1alpha1.EtcdMember{}, func(o *v1alpha1.EtcdMember) (bool, error) {
+		return o.UID == m.UID && v1alpha1.RemoveFinalizer(o, v1alpha1.FinalizerMember), nil
+	})
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return 0, err
+	}
+	c.opts.Recorder.Record(ctx, store.About(m, store.Event{Type: store.Normal, Reason: "MemberDeleted", Message: message, Source: c.opts.Source}))
+	return 0, nil
+}
+
+// report writes the status if it differs in more than a mark's last digits.
+func (c *MemberController) report(ctx context.Context, m *v1alpha1.EtcdMember, seen v1alpha1.EtcdMemberStatus) error {
+	seen.ObservedGeneration = m.Generation
+	for i := range seen.Conditions {
+		seen.Conditions[i].ObservedGeneration = m.Generation
+	}
+	var before v1alpha1.EtcdMemberStatus
+	changed := false
+	err := store.MutateStatus(ctx, c.opts.Store, store.KeyOf(m), &v1alpha1.EtcdMember{}, func(o *v1alpha1.EtcdMember) (bool, error) {
+		if o.UID != m.UID {
+			return false, nil
+		}
+		before = *o.Status.DeepCopy()
+		next := seen
+		next.Conditions = before.DeepCopy().Conditions
+		for _, cond := range seen.Conditions {
+			v1alpha1.SetCondition(&next.Conditions, cond)
+		}
+		next.Mark = bucket(before.Mark, seen.Mark)
+		o.Status = next
+		changed = !v1alpha1.Equal(before, next)
+		return changed, nil
+	})
+	if errors.Is(err, store.ErrNotFound) {
+		return nil
+	}
+	if err == nil && changed {
+		c.tell(ctx, m, &before, &seen)
+	}
+	return err
+}
+
+// bucket keeps the reported mark until the new one is of another term or a
+// thousand entries further: status is not a stream of numbers.
+func bucket(was, is *v1alpha1.RaftMark) *v1alpha1.RaftMark {
+	const step = 1000
+	switch {
+	case is == nil:
+		return was
+	case was == nil, is.Term != was.Term, is.Index/step != was.Index/step:
+		return is
+	}
+	return was
+}
+
+// tell records what people want to know of a member.
+func (c *MemberController) tell(ctx context.Context, m *v1alpha1.EtcdMember, was, is *v1alpha1.EtcdMemberStatus) {
+	record := func(t store.EventType, reason, message string) {
+		c.opts.Recorder.Record(ctx, store.About(m, store.Event{Type: t, Reason: reason, Message: message, Source: c.opts.Source}))
+	}
+	if is.Process != nil && (was.Process == nil || was.Process.PID != is.Process.PID) {
+		if is.LastExit != nil && was.LastExit != nil && !is.LastExit.At.Equal(&was.LastExit.At) || was.LastExit == nil && is.LastExit != nil {
+			record(store.Warning, "EtcdExited", exitText(is.LastExit))
+		}
+		record(store.Normal, "EtcdStarted", fmt.Sprintf("pid %d", is.Process.PID))
+	}
+	if was.Phase == is.Phase {
+		return
+	}
+	switch is.Phase {
+	case v1alpha1.MemberRefused:
+		record(store.Warning, "DataDirectoryRefused", is.Message)
+	case v1alpha1.MemberCrashLoop:
+		record(store.Warning, "CrashLoop", is.Message)
+	case v1alpha1.MemberFailed:
+		record(store.Warning, "Failed", is.Message)
+	case v1alpha1.MemberStopped:
+		if is.StopProof != nil {
+			record(store.Normal, "EtcdStopped", is.StopProof.Evidence)
+		}
+	case v1alpha1.MemberPending, v1alpha1.MemberPrepared, v1alpha1.MemberStarting, v1alpha1.MemberRunning:
+	}
+}
+
+func exitText(e *v1alpha1.ExitStatus) string {
+	text := fmt.Sprintf("exit code %d", e.Code)
+	if e.Signal != "" {
+		text = "ended by signal " + e.Signal
+	}
+	if e.Message != "" {
+		text += ": " + e.Message
+	}
+	return text
+}

@@ -1,0 +1,385 @@
+package fleet
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/quorate/quorate/api/v1alpha1"
+)
+
+// Reasons for which a plan is held.
+const (
+	HeldRestored        = "StoreRestored"
+	HeldNoHost          = "NoHost"
+	HeldNoRelease       = "ReleaseNotFound"
+	HeldNotPrepared     = "MembersNotPrepared"
+	HeldUnhealthy       = "MembersNotHealthy"
+	HeldHostUnreachable = "HostNotReady"
+	HeldUnknownLeader   = "LeaderUnknown"
+)
+
+// Plan says what would bring the cluster to its spec. It is pure: equal states
+// give equal plans. Only its first step may be taken, and only while Held is empty.
+func Plan(s *State) v1alpha1.Plan {
+	c := s.Cluster
+	p := v1alpha1.Plan{Namespace: c.Namespace, Cluster: c.Name, Generation: c.Generation}
+	switch {
+	case c.DeletionTimestamp != nil:
+		planDelete(s, &p)
+	case c.Spec.Suspended:
+		planSuspend(s, &p)
+	case !s.formed():
+		planForm(s, &p)
+	default:
+		planStart(s, &p)
+		planUpdate(s, &p)
+	}
+	if epoch, ok := c.Annotations[v1alpha1.AnnotationRestored]; ok && c.DeletionTimestamp == nil {
+		hold(&p, HeldRestored, "the fleet's store was restored (epoch "+epoch+
+			") and may be older than what runs: read this plan, then accept it with `quorate plan "+c.Name+" --accept`")
+	}
+	p.Token = token(&p)
+	return p
+}
+
+// hold keeps the first step from being taken; the first reason given stands, save
+// that a restored store goes before all.
+func hold(p *v1alpha1.Plan, reason, text string) {
+	if p.Held == "" || reason == HeldRestored {
+		p.HeldReason, p.Held = reason, text
+	}
+}
+
+// token names the steps of a plan, so that a person accepts what they have read.
+func token(p *v1alpha1.Plan) string {
+	// Steps are strings: marshalling can't fail.
+	raw, _ := json.Marshal(struct {
+		Generation int64
+		Steps      []v1alpha1.PlanStep
+	}{p.Generation, p.Steps})
+	sum := sha256.Sum256(raw)
+	return hex.EncodeToString(sum[:6])
+}
+
+// planDelete stops and forgets every member, the leader last so that there is no
+// election among members that are about to go.
+func planDelete(s *State, p *v1alpha1.Plan) {
+	for _, m := range leaderLast(s) {
+		what := "kept until a person removes it"
+		if s.Cluster.Spec.DeletionPolicy == v1alpha1.DeletionDelete {
+			what = "collected after " + s.Cluster.Spec.RetainFor
+		}
+		p.Steps = append(p.Steps, v1alpha1.PlanStep{
+			Action: v1alpha1.ActionDeleteMember, Member: m.Object.Name, MemberID: m.Object.Spec.MemberID,
+			Reason:       "the cluster is being deleted",
+			Precondition: "none",
+			Impact:       "the member stops; its data is renamed aside and " + what,
+		})
+	}
+}
+
+func planSuspend(s *State, p *v1alpha1.Plan) {
+	for _, m := range leaderLast(s) {
+		if stopped(m.Object) || m.Object.Spec.Run == v1alpha1.RunPrepared {
+			continue
+		}
+		p.Steps = append(p.Steps, v1alpha1.PlanStep{
+			Action: v1alpha1.ActionStopMember, Member: m.Object.Name, MemberID: m.Object.Spec.MemberID,
+			Reason:       "spec.suspended is true",
+			Precondition: "none",
+			Impact:       "the member stops and keeps its data; without a quorum the cluster serves nothing",
+		})
+	}
+}
+
+// stopped reports whether a member was told to stop and is proven to have.
+func stopped(m *v1alpha1.EtcdMember) bool {
+	return m.Spec.Run == v1alpha1.RunStopped && m.Status.StopProof != nil && m.Status.ObservedGeneration >= m.Generation
+}
+
+func planForm(s *State, p *v1alpha1.Plan) {
+	missing := int(s.Cluster.Spec.Replicas) - len(s.Members)
+	planned := map[string]int{}
+	for i := range max(missing, 0) {
+		host, why := place(s, planned)
+		name := fmt.Sprintf("%s-%d", s.Cluster.Name, s.LastNumber+1+int64(i))
+		step := v1alpha1.PlanStep{
+			Action: v1alpha1.ActionCreateMember, Member: name,
+			Reason:       fmt.Sprintf("%d of %d members are declared", len(s.Members)+i, s.Cluster.Spec.Replicas),
+			Precondition: "a host is ready",
+			Impact:       "none: its host prepares ports, release and certificates, and starts nothing",
+		}
+		if host == nil {
+			hold(p, why.reason, why.text)
+		} else {
+			planned[host.Object.Name]++
+			step.Precondition = "host " + host.Object.Name + " is ready"
+		}
+		p.Steps = append(p.Steps, step)
+	}
+	if missing <= 0 {
+		holdUnprepared(s, p)
+	}
+	for i := range s.Members {
+		p.Steps = append(p.Steps, startStep(s.Members[i].Object.Name, "the cluster is being formed", "every member is prepared"))
+	}
+	for i := range max(missing, 0) {
+		p.Steps = append(p.Steps, startStep(p.Steps[i].Member, "the cluster is being formed", "every member is prepared"))
+	}
+}
+
+func holdUnprepared(s *State, p *v1alpha1.Plan) {
+	var waiting []string
+	for i := range s.Members {
+		m := &s.Members[i]
+		if v1alpha1.IsTrue(m.Object.Status.Conditions, v1alpha1.ConditionPrepared) && m.Object.Status.ObservedGeneration >= m.Object.Generation {
+			continue
+		}
+		why := "its host has not reported yet"
+		if c := v1alpha1.FindCondition(m.Object.Status.Conditions, v1alpha1.ConditionPrepared); c != nil && c.Status != v1alpha1.True {
+			why = c.Message
+		} else if !m.HostReady {
+			why = "the agent of host " + m.Object.Spec.Host + " does not report"
+		}
+		waiting = append(waiting, m.Object.Name+": "+why)
+	}
+	if len(waiting) > 0 {
+		hold(p, HeldNotPrepared, strings.Join(waiting, "; "))
+	}
+}
+
+func startStep(member, reason, precondition string) v1alpha1.PlanStep {
+	return v1alpha1.PlanStep{
+		Action: v1alpha1.ActionStartMember, Member: member, Reason: reason, Precondition: precondition,
+		Impact: "none: the member begins to serve",
+	}
+}
+
+// planStart starts the members of a formed cluster that are not told to run:
+// those left over from a formation, and those of a suspended cluster.
+func planStart(s *State, p *v1alpha1.Plan) {
+	for i := range s.Members {
+		m := s.Members[i].Object
+		switch {
+		case m.Spec.Run == v1alpha1.RunRunning || m.DeletionTimestamp != nil:
+		case m.Spec.Bootstrap == nil:
+			p.Steps = append(p.Steps, startStep(m.Name, "the cluster is being formed", "every member is prepared"))
+		default:
+			p.Steps = append(p.Steps, startStep(m.Name, "spec.suspended is false", "its data directory is its own and not rolled back"))
+		}
+	}
+}
+
+// planUpdate restarts, one at a time, the members that run with another
+// configuration than the cluster's. Members that are down go first, since that
+// costs nothing and may be what heals them; the leader goes last, after its
+// leadership has been handed to a member that is done.
+func planUpdate(s *State, p *v1alpha1.Plan) {
+	starting := len(p.Steps) > 0
+	leader := s.leader()
+	var down, followers []*MemberState
+	var leading *MemberState
+	for i := range s.Members {
+		m := &s.Members[i]
+		if m.Object.DeletionTimestamp != nil || WantedHash(s.Cluster, m.Object) == v1alpha1.MemberConfigHash(&m.Object.Spec) {
+			continue
+		}
+		switch {
+		case leader != nil && m.Object.Name == leader.Object.Name:
+			leading = m
+		case !s.healthy(m):
+			down = append(down, m)
+		default:
+			followers = append(followers, m)
+		}
+	}
+	if len(down)+len(followers) == 0 && leading == nil {
+		return
+	}
+	var steps []v1alpha1.PlanStep
+	for _, m := range down {
+		steps = append(steps, updateStep(s, m, "it is not serving, and runs with an older configuration"))
+	}
+	for _, m := range followers {
+		steps = append(steps, updateStep(s, m, "it runs with an older configuration"))
+	}
+	if leading != nil {
+		if to := s.successor(leading); to != nil {
+			steps = append(steps, v1alpha1.PlanStep{
+				Action: v1alpha1.ActionMoveLeader, Member: to.Object.Name, MemberID: to.Object.Spec.MemberID,
+				Reason:       "the leader " + leading.Object.Name + " is to be restarted next",
+				Precondition: "every member is healthy",
+				Impact:       "writes wait for one change of leader, a few milliseconds",
+			})
+		}
+		steps = append(steps, updateStep(s, leading, "it runs with an older configuration"))
+	}
+	if !starting {
+		holdUpdate(s, p, &steps[0])
+	}
+	p.Steps = append(p.Steps, steps...)
+}
+
+func updateStep(s *State, m *MemberState, reason string) v1alpha1.PlanStep {
+	impact := "the member restarts; the others serve"
+	switch len(s.Members) {
+	case 1:
+		impact = "the only member restarts: clients wait until it is back"
+	case 2:
+		impact = "one of two members restarts: without it there is no quorum, and clients wait until it is back"
+	}
+	return v1alpha1.PlanStep{
+		Action: v1alpha1.ActionUpdateMember, Member: m.Object.Name, MemberID: m.Object.Spec.MemberID,
+		ConfigHash: WantedHash(s.Cluster, m.Object), Reason: reason, Impact: impact,
+		Precondition: "every other member is healthy, or this one is not serving anyway",
+	}
+}
+
+// holdUpdate states why the first step of an update has to wait.
+func holdUpdate(s *State, p *v1alpha1.Plan, first *v1alpha1.PlanStep) {
+	m := s.member(first.Member)
+	if !m.HostReady {
+		hold(p, HeldHostUnreachable, fmt.Sprintf("the agent of host %s does not report, so %s can't be restarted", m.Object.Spec.Host, m.Object.Name))
+		return
+	}
+	if first.Action == v1alpha1.ActionUpdateMember && !s.healthy(m) {
+		// It is down already. Only an answer that says so counts: silence because
+		// nobody has asked yet does not.
+		if m.Probe != nil && !m.Probe.SentAt.Before(s.ReadAt) {
+			return
+		}
+		hold(p, HeldUnhealthy, m.Object.Name+": "+s.whyUnhealthy(m))
+		return
+	}
+	var sick []string
+	for i := range s.Members {
+		if !s.healthy(&s.Members[i]) {
+			sick = append(sick, s.Members[i].Object.Name+": "+s.whyUnhealthy(&s.Members[i]))
+		}
+	}
+	if len(sick) > 0 {
+		hold(p, HeldUnhealthy, strings.Join(sick, "; "))
+		return
+	}
+	if len(s.Members) > 1 && s.leader() == nil {
+		hold(p, HeldUnknownLeader, "the members do not agree on a leader yet")
+	}
+}
+
+// successor is the healthy follower to hand leadership to: one that runs the
+// wanted configuration, so that leadership moves only once, and the furthest in
+// the log.
+func (s *State) successor(leading *MemberState) *MemberState {
+	var best *MemberState
+	var bestKey [2]uint64
+	for i := range s.Members {
+		m := &s.Members[i]
+		if m.Object.Name == leading.Object.Name {
+			continue
+		}
+		a, ok := s.answer(m)
+		var key [2]uint64
+		if WantedHash(s.Cluster, m.Object) == v1alpha1.MemberConfigHash(&m.Object.Spec) {
+			key[0] = 1
+		}
+		if ok && s.healthy(m) {
+			key[1] = 1 + a.AppliedIndex/1000
+		}
+		if best == nil || slices.Compare(key[:], bestKey[:]) > 0 {
+			best, bestKey = m, key
+		}
+	}
+	return best
+}
+
+// WantedSpec is the member's spec as the cluster wants it now.
+func WantedSpec(c *v1alpha1.EtcdCluster, m *v1alpha1.EtcdMember) v1alpha1.EtcdMemberSpec {
+	spec := *m.Spec.DeepCopy()
+	spec.TLS = *c.Spec.TLS.DeepCopy()
+	spec.Etcd = *c.Spec.Etcd.DeepCopy()
+	spec.RestartedAt = c.Spec.RestartedAt.DeepCopy()
+	spec.DeletionPolicy = c.Spec.DeletionPolicy
+	spec.RetainFor = c.Spec.RetainFor
+	return spec
+}
+
+// WantedHash is the configuration the member's process is to run with.
+func WantedHash(c *v1alpha1.EtcdCluster, m *v1alpha1.EtcdMember) string {
+	spec := WantedSpec(c, m)
+	return v1alpha1.MemberConfigHash(&spec)
+}
+
+// leaderLast returns the members, those that are down first and the leader last.
+func leaderLast(s *State) []*MemberState {
+	leader := s.leader()
+	rank := func(m *MemberState) int {
+		switch {
+		case leader != nil && m.Object.Name == leader.Object.Name:
+			return 2
+		case s.healthy(m):
+			return 1
+		}
+		return 0
+	}
+	members := make([]*MemberState, len(s.Members))
+	for i := range s.Members {
+		members[i] = &s.Members[i]
+	}
+	slices.SortStableFunc(members, func(a, b *MemberState) int { return cmp.Compare(rank(a), rank(b)) })
+	return members
+}
+
+type refusal struct{ reason, text string }
+
+// place chooses the ready host with the fewest members of this cluster, then of
+// all clusters, then by name.
+func place(s *State, planned map[string]int) (*HostState, refusal) {
+	var best *HostState
+	var bestKey [2]int
+	var why []string
+	noRelease := false
+	for i := range s.Hosts {
+		h := &s.Hosts[i]
+		switch {
+		case h.Object.Spec.Unschedulable:
+			why = append(why, h.Object.Name+" is unschedulable")
+			continue
+		case !h.Ready:
+			why = append(why, "the agent of "+h.Object.Name+" does not report")
+			continue
+		case s.Releases[h.Object.Status.Platform].Digest == "":
+			noRelease = true
+			why = append(why, fmt.Sprintf("there is no etcd %s for %s (%s); add it with `quorate release add`",
+				s.Cluster.Spec.Version, h.Object.Name, h.Object.Status.Platform))
+			continue
+		}
+		key := [2]int{s.onHost(h.Object.Name) + planned[h.Object.Name], h.Members + planned[h.Object.Name]}
+		if best == nil || slices.Compare(key[:], bestKey[:]) < 0 {
+			best, bestKey = h, key
+		}
+	}
+	switch {
+	case best != nil:
+		return best, refusal{}
+	case noRelease:
+		return nil, refusal{HeldNoRelease, strings.Join(why, "; ")}
+	case len(why) == 0:
+		return nil, refusal{HeldNoHost, "no host has joined: start `quorate agent` on one"}
+	}
+	return nil, refusal{HeldNoHost, strings.Join(why, "; ")}
+}
+
+func (s *State) onHost(host string) int {
+	n := 0
+	for i := range s.Members {
+		if s.Members[i].Object.Spec.Host == host {
+			n++
+		}
+	}
+	return n
+}

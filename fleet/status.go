@@ -1,0 +1,228 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/quorate/quorate/api/v1alpha1"
+	"github.com/quorate/quorate/etcd"
+	"github.com/quorate/quorate/store"
+)
+
+// writeStatus writes the cluster's status if it has changed, and records the
+// changes that people want to know of.
+func (c *ClusterController) writeStatus(ctx context.Context, s *State, p progress) error {
+	obj := &v1alpha1.EtcdCluster{}
+	var before v1alpha1.EtcdClusterStatus
+	var changed bool
+	err := store.MutateStatus(ctx, c.opts.Store, store.KeyOf(s.Cluster), obj, func(o *v1alpha1.EtcdCluster) (bool, error) {
+		if o.UID != s.Cluster.UID {
+			return false, nil
+		}
+		before = *o.Status.DeepCopy()
+		setStatus(s, p, &o.Status)
+		changed = !v1alpha1.Equal(before, o.Status)
+		return changed, nil
+	})
+	if errors.Is(err, store.ErrNotFound) {
+		return nil
+	}
+	if err != nil || !changed {
+		return err
+	}
+	for _, kind := range []string{v1alpha1.ConditionAvailable, v1alpha1.ConditionDegraded} {
+		was, is := v1alpha1.FindCondition(before.Conditions, kind), v1alpha1.FindCondition(obj.Status.Conditions, kind)
+		if is == nil || was != nil && was.Status == is.Status && was.Reason == is.Reason {
+			continue
+		}
+		if was == nil && kind == v1alpha1.ConditionDegraded && is.Status == v1alpha1.False {
+			continue
+		}
+		e := store.Event{Type: store.Normal, Reason: is.Reason, Message: is.Message, Source: "fleet"}
+		if bad := kind == v1alpha1.ConditionDegraded; (is.Status == v1alpha1.True) == bad && is.Reason != "Forming" {
+			e.Type = store.Warning
+		}
+		c.opts.Recorder.Record(ctx, store.About(obj, e))
+	}
+	return nil
+}
+
+// setStatus makes the whole status anew from the state.
+func setStatus(s *State, p progress, st *v1alpha1.EtcdClusterStatus) {
+	generation := s.Cluster.Generation
+	healthy, wanted := s.healthyCount(), int(s.Cluster.Spec.Replicas)
+	st.ObservedGeneration = generation
+	st.Ready = fmt.Sprintf("%d/%d", healthy, wanted)
+	st.Leader = ""
+	if l := s.leader(); l != nil {
+		st.Leader = l.Object.Name
+	}
+	st.Endpoints = nil
+	for i := range s.Members {
+		m := s.Members[i].Object
+		if m.Spec.Bootstrap != nil && m.Status.ClientURL != "" {
+			st.Endpoints = append(st.Endpoints, m.Status.ClientURL)
+		}
+		if m.Spec.ClusterID != "" {
+			st.ClusterID = m.Spec.ClusterID
+		}
+	}
+	available := availableCondition(s)
+	progressing := progressingCondition(s, p)
+	degraded := degradedCondition(s)
+	suspended := suspendedCondition(s)
+	for _, cond := range []v1alpha1.Condition{available, progressing, degraded, suspended} {
+		cond.ObservedGeneration = generation
+		v1alpha1.SetCondition(&st.Conditions, cond)
+	}
+	switch {
+	case s.Cluster.DeletionTimestamp != nil:
+		st.Summary = "Deleting"
+	case suspended.Status == v1alpha1.True:
+		st.Summary = "Suspended"
+	case available.Status != v1alpha1.True:
+		st.Summary = available.Reason
+	case held(s.Cluster):
+		st.Summary = "Held: " + HeldRestored
+	case degraded.Status == v1alpha1.True:
+		st.Summary = degraded.Reason
+	case progressing.Status == v1alpha1.True:
+		st.Summary = progressing.Reason
+	default:
+		st.Summary = "Healthy"
+	}
+}
+
+func availableCondition(s *State) v1alpha1.Condition {
+	c := v1alpha1.Condition{Type: v1alpha1.ConditionAvailable, Status: v1alpha1.False}
+	voters := len(s.Members)
+	healthy := s.healthyCount()
+	switch {
+	case !s.formed():
+		c.Reason, c.Message = "Forming", "the cluster is not formed yet"
+	case healthy >= quorum(voters) && s.leader() != nil:
+		c.Status, c.Reason = v1alpha1.True, "QuorumServes"
+		c.Message = fmt.Sprintf("%d of %d members serve, %s leads", healthy, voters, s.leader().Object.Name)
+	case allStopped(s):
+		c.Reason, c.Message = "Suspended", "every member is stopped, as spec.suspended asks"
+	case s.unasked():
+		c.Status, c.Reason, c.Message = v1alpha1.Unknown, "NotAsked", "the members could not be asked"
+	case healthy >= quorum(voters):
+		c.Reason, c.Message = "NoLeader", "the members do not agree on a leader"
+	case neverUp(s):
+		c.Reason, c.Message = "Forming", "the members are starting: "+sickList(s)
+	default:
+		c.Reason = "QuorumLost"
+		c.Message = fmt.Sprintf("%d of %d members serve, %d are needed: %s", healthy, voters, quorum(voters), sickList(s))
+	}
+	return c
+}
+
+// unasked reports whether no member has been asked since the objects were read.
+func (s *State) unasked() bool {
+	for i := range s.Members {
+		if p := s.Members[i].Probe; p != nil && !p.SentAt.Before(s.ReadAt) {
+			return false
+		}
+	}
+	return true
+}
+
+// neverUp reports whether no member is known to have joined yet.
+func neverUp(s *State) bool {
+	for i := range s.Members {
+		if s.Members[i].Object.Spec.MemberID != "" {
+			return false
+		}
+	}
+	return true
+}
+
+func allStopped(s *State) bool {
+	for i := range s.Members {
+		if !stopped(s.Members[i].Object) {
+			return false
+		}
+	}
+	return len(s.Members) > 0
+}
+
+func sickList(s *State) string {
+	var sick []string
+	for i := range s.Members {
+		if m := &s.Members[i]; !s.healthy(m) {
+			sick = append(sick, m.Object.Name+": "+s.whyUnhealthy(m))
+		}
+	}
+	return strings.Join(sick, "; ")
+}
+
+func progressingCondition(s *State, p progress) v1alpha1.Condition {
+	c := v1alpha1.Condition{Type: v1alpha1.ConditionProgressing, Status: v1alpha1.False}
+	switch {
+	case p.plan.Held != "" && p.task == nil:
+		c.Reason, c.Message = p.plan.HeldReason, p.plan.Held
+	case p.task != nil:
+		c.Status, c.Reason = v1alpha1.True, string(p.task.Spec.Action)
+		c.Message = fmt.Sprintf("task %s on %s: %s", p.task.Name, p.task.Spec.Member, orElse(p.waiting, p.task.Spec.Reason))
+	case len(p.plan.Steps) > 0:
+		c.Status, c.Reason = v1alpha1.True, string(p.plan.Steps[0].Action)
+		c.Message = fmt.Sprintf("%d steps to go", len(p.plan.Steps))
+	case s.formed() && neverUp(s):
+		c.Status, c.Reason, c.Message = v1alpha1.True, "Forming", "the members are electing their first leader"
+	default:
+		c.Reason, c.Message = "AsWanted", "nothing is left to do"
+	}
+	return c
+}
+
+func degradedCondition(s *State) v1alpha1.Condition {
+	c := v1alpha1.Condition{Type: v1alpha1.ConditionDegraded, Status: v1alpha1.False}
+	switch {
+	case len(s.Alarms) > 0:
+		c.Status, c.Reason, c.Message = v1alpha1.True, "AlarmRaised", alarmText(s.Alarms, s)
+	case !s.formed() || allStopped(s) || neverUp(s):
+		c.Reason, c.Message = "NotServing", "the cluster is not meant to serve yet, or not any more"
+	case s.healthyCount() < int(s.Cluster.Spec.Replicas):
+		c.Status, c.Reason = v1alpha1.True, "MembersDown"
+		c.Message = sickList(s)
+		for i := range s.Members {
+			if m := s.Members[i].Object; m.Status.Phase == v1alpha1.MemberRefused {
+				c.Reason = "MemberRefused"
+			}
+		}
+		if c.Message == "" {
+			c.Message = fmt.Sprintf("%d of %d members exist", len(s.Members), s.Cluster.Spec.Replicas)
+		}
+	default:
+		c.Reason, c.Message = "AllHealthy", fmt.Sprintf("all %d members are healthy", len(s.Members))
+	}
+	return c
+}
+
+func alarmText(alarms []etcd.Alarm, s *State) string {
+	texts := make([]string, 0, len(alarms))
+	for _, a := range alarms {
+		who := a.Member.String()
+		for i := range s.Members {
+			if s.Members[i].Object.Spec.MemberID == who {
+				who = s.Members[i].Object.Name
+			}
+		}
+		texts = append(texts, a.Type+" on "+who)
+	}
+	return "etcd has raised " + strings.Join(texts, ", ")
+}
+
+func suspendedCondition(s *State) v1alpha1.Condition {
+	c := v1alpha1.Condition{Type: v1alpha1.ConditionSuspended, Status: v1alpha1.False, Reason: "NotAsked", Message: "spec.suspended is false"}
+	if s.Cluster.Spec.Suspended {
+		c.Reason, c.Message = "Stopping", "members are being stopped"
+		if allStopped(s) || !s.formed() {
+			c.Status, c.Reason, c.Message = v1alpha1.True, "Stopped", "every member is proven to be stopped; data is kept"
+		}
+	}
+	return c
+}

@@ -1,0 +1,295 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/quorate/quorate/api/v1alpha1"
+	"github.com/quorate/quorate/etcd"
+	"github.com/quorate/quorate/store"
+)
+
+// errHeld says that the act can't be taken now; it is tried again.
+var errHeld = errors.New("held")
+
+// moveLeaderPatience is how long a hand-over of leadership may take before the
+// task is given up and planned anew.
+const moveLeaderPatience = 10 * time.Second
+
+// verdict is what becomes of an unfinished task.
+type verdict struct {
+	// phase is TaskSucceeded, TaskAbandoned, or empty to go on.
+	phase   v1alpha1.TaskPhase
+	message string
+}
+
+// judge decides, from what is seen, whether an unfinished task is done, void, or
+// still to be worked on. It is pure.
+func judge(s *State, t *v1alpha1.EtcdTask, now time.Time) verdict {
+	c := s.Cluster
+	m := s.member(t.Spec.Member)
+	abandoned := func(why string) verdict { return verdict{v1alpha1.TaskAbandoned, why} }
+	succeeded := func(what string) verdict { return verdict{v1alpha1.TaskSucceeded, what} }
+	if t.Spec.ClusterUID != string(c.UID) {
+		return abandoned("it belongs to an earlier cluster of this name")
+	}
+	if m != nil && t.Spec.MemberID != "" && m.Object.Spec.MemberID != t.Spec.MemberID {
+		return abandoned("the name has come to mean another member")
+	}
+	if m == nil && t.Spec.Action != v1alpha1.ActionCreateMember && t.Spec.Action != v1alpha1.ActionDeleteMember {
+		return abandoned("the member is gone")
+	}
+	deleting, suspended := c.DeletionTimestamp != nil, c.Spec.Suspended
+	switch t.Spec.Action {
+	case v1alpha1.ActionCreateMember:
+		if m != nil {
+			return succeeded("declared on host " + m.Object.Spec.Host)
+		}
+		if deleting || suspended {
+			return abandoned("the cluster is no longer to be formed")
+		}
+	case v1alpha1.ActionStartMember:
+		// Starting waits for nothing: founding members need each other to elect a leader.
+		if m.Object.Spec.Run == v1alpha1.RunRunning {
+			return succeeded("told to run")
+		}
+		if deleting || suspended {
+			return abandoned("the cluster is no longer to run")
+		}
+	case v1alpha1.ActionUpdateMember:
+		if deleting || suspended {
+			return abandoned("the cluster is no longer to run")
+		}
+		return judgeUpdate(s, t, m)
+	case v1alpha1.ActionMoveLeader:
+		if deleting || suspended {
+			return abandoned("the cluster is no longer to run")
+		}
+		if leader := s.leader(); leader != nil && leader.Object.Name == t.Spec.Member {
+			return succeeded("it leads")
+		}
+		if t.Status.ActedAt != nil && now.Sub(t.Status.ActedAt.Time) > moveLeaderPatience {
+			return abandoned("leadership did not move; it will be planned anew")
+		}
+	case v1alpha1.ActionStopMember:
+		if stopped(m.Object) {
+			return succeeded(m.Object.Status.StopProof.Evidence)
+		}
+		if deleting || !suspended {
+			return abandoned("the cluster is no longer suspended")
+		}
+	case v1alpha1.ActionDeleteMember:
+		if m == nil {
+			return succeeded("stopped, its data retired")
+		}
+	}
+	return verdict{}
+}
+
+func judgeUpdate(s *State, t *v1alpha1.EtcdTask, m *MemberState) verdict {
+	if WantedHash(s.Cluster, m.Object) != t.Spec.ConfigHash {
+		return verdict{v1alpha1.TaskAbandoned, "the cluster's configuration has changed again"}
+	}
+	p := m.Object.Status.Process
+	if p == nil || p.ConfigHash != t.Spec.ConfigHash || v1alpha1.MemberConfigHash(&m.Object.Spec) != t.Spec.ConfigHash {
+		return verdict{}
+	}
+	if !s.healthy(m) {
+		return verdict{}
+	}
+	a, _ := s.answer(m)
+	return verdict{v1alpha1.TaskSucceeded, fmt.Sprintf("it serves with the new configuration, %d entries applied", a.AppliedIndex)}
+}
+
+// waitingFor says what an unfinished task waits for, or "" if its act is still to
+// be taken.
+func waitingFor(s *State, t *v1alpha1.EtcdTask) string {
+	m := s.member(t.Spec.Member)
+	switch t.Spec.Action {
+	case v1alpha1.ActionUpdateMember:
+		if m != nil && v1alpha1.MemberConfigHash(&m.Object.Spec) == t.Spec.ConfigHash {
+			if p := m.Object.Status.Process; p == nil || p.ConfigHash != t.Spec.ConfigHash {
+				return m.Object.Name + " is restarting: " + orElse(m.Object.Status.Message, "its host has not reported yet")
+			}
+			return m.Object.Name + " is not healthy yet: " + s.whyUnhealthy(m)
+		}
+	case v1alpha1.ActionStopMember:
+		if m != nil && m.Object.Spec.Run == v1alpha1.RunStopped {
+			return m.Object.Name + " is stopping"
+		}
+	case v1alpha1.ActionDeleteMember:
+		if m != nil && m.Object.DeletionTimestamp != nil {
+			if !m.HostReady {
+				return "the agent of host " + m.Object.Spec.Host + " does not report, so it can't be proven that " + m.Object.Name + " is stopped"
+			}
+			return m.Object.Name + " is stopping, then its data is retired"
+		}
+	case v1alpha1.ActionMoveLeader:
+		if t.Status.ActedAt != nil {
+			return "leadership is moving to " + t.Spec.Member
+		}
+	case v1alpha1.ActionCreateMember, v1alpha1.ActionStartMember:
+	}
+	return ""
+}
+
+func orElse(s, other string) string {
+	if s == "" {
+		return other
+	}
+	return s
+}
+
+// wanted reports whether an unfinished task whose act has not been taken is what
+// the plan would do first, so that it may be taken now.
+func wanted(t *v1alpha1.EtcdTask, p *v1alpha1.Plan) (bool, string) {
+	same := func(step v1alpha1.PlanStep) bool {
+		return step.Action == t.Spec.Action && step.Member == t.Spec.Member && step.ConfigHash == t.Spec.ConfigHash
+	}
+	if len(p.Steps) == 0 || !same(p.Steps[0]) {
+		return false, "the plan has changed"
+	}
+	if p.Held != "" {
+		return false, p.Held
+	}
+	return true, ""
+}
+
+// act takes a task's step. It is idempotent, and compares what it is about to
+// change with what the step was planned on: every write carries the
+// resourceVersion of the object that was read.
+func (c *ClusterController) act(ctx context.Context, s *State, t *v1alpha1.EtcdTask) error {
+	m := s.member(t.Spec.Member)
+	switch t.Spec.Action {
+	case v1alpha1.ActionCreateMember:
+		return c.createMember(ctx, s, t)
+	case v1alpha1.ActionStartMember:
+		return c.startMember(ctx, s, m)
+	case v1alpha1.ActionUpdateMember:
+		obj := m.Object.DeepCopy()
+		obj.Spec = WantedSpec(s.Cluster, m.Object)
+		return c.opts.Store.Update(ctx, obj)
+	case v1alpha1.ActionMoveLeader:
+		return c.moveLeader(ctx, s, t)
+	case v1alpha1.ActionStopMember:
+		obj := m.Object.DeepCopy()
+		obj.Spec.Run = v1alpha1.RunStopped
+		return c.opts.Store.Update(ctx, obj)
+	case v1alpha1.ActionDeleteMember:
+		return c.deleteMember(ctx, s, m)
+	}
+	return fmt.Errorf("task %s: unknown action %q", t.Name, t.Spec.Action)
+}
+
+func (c *ClusterController) createMember(ctx context.Context, s *State, t *v1alpha1.EtcdTask) error {
+	host, why := place(s, nil)
+	if host == nil {
+		return fmt.Errorf("place %s: %s: %w", t.Spec.Member, why.text, errHeld)
+	}
+	m := &v1alpha1.EtcdMember{Spec: v1alpha1.EtcdMemberSpec{
+		ClusterName: s.Cluster.Name,
+		Host:        host.Object.Name,
+		Run:         v1alpha1.RunPrepared,
+		Release:     s.Releases[host.Object.Status.Platform],
+	}}
+	m.Namespace, m.Name = s.Cluster.Namespace, t.Spec.Member
+	m.Labels = map[string]string{v1alpha1.LabelCluster: s.Cluster.Name}
+	m.Finalizers = []string{v1alpha1.FinalizerMember}
+	m.OwnerReferences = []v1alpha1.OwnerReference{{
+		APIVersion: v1alpha1.KindCluster.APIVersion, Kind: v1alpha1.KindCluster.Kind, Name: s.Cluster.Name, UID: s.Cluster.UID,
+	}}
+	m.Spec = WantedSpec(s.Cluster, m)
+	if p := s.Cluster.Spec.Ports; p != nil {
+		m.Spec.Ports = *p
+	}
+	return c.opts.Store.Create(ctx, m)
+}
+
+// startMember tells a member to run. On the first start it also says how to
+// bootstrap: the same for every founding member, since it is made of what stands
+// in the objects alone.
+func (c *ClusterController) startMember(ctx context.Context, s *State, m *MemberState) error {
+	obj := m.Object.DeepCopy()
+	if obj.Spec.Bootstrap == nil {
+		peers := make([]v1alpha1.Peer, 0, len(s.Members))
+		for i := range s.Members {
+			o := s.Members[i].Object
+			if o.Status.PeerURL == "" {
+				return fmt.Errorf("start %s: %s has no peer address yet: %w", obj.Name, o.Name, errHeld)
+			}
+			peers = append(peers, v1alpha1.Peer{Name: o.Name, URL: o.Status.PeerURL})
+		}
+		obj.Spec.Bootstrap = &v1alpha1.Bootstrap{
+			State: v1alpha1.BootstrapNew,
+			// Cluster IDs are made of peer URLs and token: a cluster made again in the same
+			// place must not be taken for the old one.
+			Token:          "quorate-" + string(s.Cluster.UID),
+			InitialCluster: peers,
+		}
+		obj.Spec.Ports = obj.Status.Ports
+	}
+	obj.Spec.Run = v1alpha1.RunRunning
+	return c.opts.Store.Update(ctx, obj)
+}
+
+func (c *ClusterController) moveLeader(ctx context.Context, s *State, t *v1alpha1.EtcdTask) error {
+	leader := s.leader()
+	if leader == nil {
+		return fmt.Errorf("move leader: no leader: %w", errHeld)
+	}
+	to, err := etcd.ParseID(t.Spec.MemberID)
+	if err != nil || to == 0 {
+		return fmt.Errorf("move leader to %s: its member ID is not recorded yet: %w", t.Spec.Member, errHeld)
+	}
+	return c.opts.Etcd.MoveLeader(ctx, s.Cluster, leader.Object, to)
+}
+
+func (c *ClusterController) deleteMember(ctx context.Context, s *State, m *MemberState) error {
+	if m == nil || m.Object.DeletionTimestamp != nil {
+		return nil
+	}
+	obj := m.Object.DeepCopy()
+	if obj.Spec.DeletionPolicy != s.Cluster.Spec.DeletionPolicy || obj.Spec.RetainFor != s.Cluster.Spec.RetainFor {
+		obj.Spec.DeletionPolicy, obj.Spec.RetainFor = s.Cluster.Spec.DeletionPolicy, s.Cluster.Spec.RetainFor
+		if err := c.opts.Store.Update(ctx, obj); err != nil {
+			return err
+		}
+	}
+	return c.opts.Store.Delete(ctx, v1alpha1.KindMember, store.KeyOf(obj), store.Preconditions{UID: obj.UID})
+}
+
+// newTask is the intent of a plan's first step, numbered after those there are.
+func newTask(s *State, step v1alpha1.PlanStep, number int64) *v1alpha1.EtcdTask {
+	t := &v1alpha1.EtcdTask{Spec: v1alpha1.EtcdTaskSpec{
+		ClusterName: s.Cluster.Name, ClusterUID: string(s.Cluster.UID), Number: number,
+		Action: step.Action, Member: step.Member, MemberID: step.MemberID, ConfigHash: step.ConfigHash, Reason: step.Reason,
+	}}
+	t.Namespace, t.Name = s.Cluster.Namespace, fmt.Sprintf("%s-%d", s.Cluster.Name, number)
+	t.Labels = map[string]string{v1alpha1.LabelCluster: s.Cluster.Name}
+	t.OwnerReferences = []v1alpha1.OwnerReference{{
+		APIVersion: v1alpha1.KindCluster.APIVersion, Kind: v1alpha1.KindCluster.Kind, Name: s.Cluster.Name, UID: s.Cluster.UID,
+	}}
+	return t
+}
+
+// tasksOf splits a cluster's tasks into the unfinished one, the highest number,
+// and those finished, oldest first.
+func tasksOf(objects []v1alpha1.Object) (open *v1alpha1.EtcdTask, last int64, finished []*v1alpha1.EtcdTask) {
+	for _, o := range objects {
+		t, ok := o.(*v1alpha1.EtcdTask)
+		if !ok {
+			continue
+		}
+		last = max(last, t.Spec.Number)
+		if t.Finished() {
+			finished = append(finished, t)
+		} else if open == nil || t.Spec.Number < open.Spec.Number {
+			open = t
+		}
+	}
+	slices.SortFunc(finished, func(a, b *v1alpha1.EtcdTask) int { return int(a.Spec.Number - b.Spec.Number) })
+	return open, last, finished
+}
