@@ -132,6 +132,25 @@ func (c *ClusterController) Plan(ctx context.Context, key store.Key, proposed *v
 	return Plan(s), nil
 }
 
+// Look returns the cluster with its status as it is now, rather than as it was
+// last written: after a restart of the server that may be long ago.
+func (c *ClusterController) Look(ctx context.Context, key store.Key) (*v1alpha1.EtcdCluster, error) {
+	cluster := &v1alpha1.EtcdCluster{}
+	if err := c.opts.Store.Get(ctx, key, cluster); err != nil {
+		return nil, err
+	}
+	s, tasks, err := c.observe(ctx, cluster)
+	if err != nil {
+		return nil, err
+	}
+	p := progress{plan: Plan(s), task: tasks.open}
+	if p.task != nil {
+		p.waiting = waitingFor(s, p.task)
+	}
+	setStatus(s, p, &cluster.Status)
+	return cluster, nil
+}
+
 // taskList is what is known of a cluster's tasks.
 type taskList struct {
 	open     *v1alpha1.EtcdTask
@@ -311,6 +330,10 @@ func (c *ClusterController) advance(ctx context.Context, s *State, tasks taskLis
 		return p, c.take(ctx, s, t, &p)
 	}
 	if len(p.plan.Steps) == 0 {
+		if !s.Cluster.Spec.Suspended && s.healthyCount() < int(s.Cluster.Spec.Replicas) {
+			// What a member recovers from by itself is worth seeing soon.
+			p.again = min(p.again, 2*c.opts.Busy)
+		}
 		return p, c.tidy(ctx, s, tasks)
 	}
 	p.again = c.opts.Busy

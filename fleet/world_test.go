@@ -281,7 +281,7 @@ func (w *world) mayTakeDown(name string, p *proc) bool {
 func (w *world) noteOrders() {
 	for _, m := range w.members() {
 		if hash := v1alpha1.MemberConfigHash(&m.Spec); w.orderedAt[m.Name].hash != hash {
-			w.orderedAt[m.Name] = order{hash: hash, disturbed: w.disturbed, serving: slices.Contains(w.serving(), m.Name)}
+			w.orderedAt[m.Name] = order{hash: hash, disturbed: w.disturbed, serving: w.leader != "" && slices.Contains(w.serving(), m.Name)}
 		}
 	}
 }

@@ -35,10 +35,9 @@ func Decode(ctx context.Context, data []byte) ([]Document, error) {
 	var causes []Cause
 	for _, src := range split(data) {
 		value, problems := src.read()
-		d := &decoder{src: src, ctx: ctx}
-		d.causes = problems
+		d := &decoder{src: src, causes: problems}
 		if value != nil {
-			d.document(value)
+			d.document(ctx, value)
 		}
 		for i := range d.causes {
 			d.causes[i].Document = src.index
@@ -54,13 +53,12 @@ func Decode(ctx context.Context, data []byte) ([]Document, error) {
 
 // decoder reads one document.
 type decoder struct {
-	ctx    context.Context
 	src    *source
 	docs   []Document
 	causes []Cause
 }
 
-func (d *decoder) document(value any) {
+func (d *decoder) document(ctx context.Context, value any) {
 	m, ok := value.(map[string]any)
 	if !ok {
 		d.causes = append(d.causes, Cause{
@@ -70,7 +68,7 @@ func (d *decoder) document(value any) {
 		return
 	}
 	if !isList(m) {
-		d.object(m, nil)
+		d.object(ctx, m, nil)
 		return
 	}
 	items, ok := m["items"].([]any)
@@ -90,7 +88,7 @@ func (d *decoder) document(value any) {
 			})
 			continue
 		}
-		d.object(object, at)
+		d.object(ctx, object, at)
 	}
 }
 
@@ -109,7 +107,7 @@ func isList(m map[string]any) bool {
 }
 
 // object reads one object that stands at a path of the document.
-func (d *decoder) object(m map[string]any, at path) {
+func (d *decoder) object(ctx context.Context, m map[string]any, at path) {
 	k, problem := kindOfMap(m)
 	if problem != nil {
 		problem.Line = d.src.line(append(slices.Clip(at), parsePath(problem.Field)...))
@@ -117,7 +115,7 @@ func (d *decoder) object(m map[string]any, at path) {
 		return
 	}
 	doc := Document{Index: d.src.index, Line: d.src.line(at)}
-	causes, err := k.decode(d.ctx, m, &doc)
+	causes, err := k.decode(ctx, m, &doc)
 	if err != nil {
 		causes = append(causes, Cause{Message: err.Error()})
 	}
@@ -164,12 +162,13 @@ func (k *kindSchema) decode(ctx context.Context, m map[string]any, doc *Document
 			causes = append(causes, c)
 		}
 	}
-	if len(w.causes) > 0 {
-		return causes, nil
-	}
 	obj, err := fromMap(k.kind, m)
 	if err != nil {
-		return causes, err
+		if len(causes) > 0 {
+			// It says the same again, with Go's paths.
+			return causes, nil
+		}
+		return nil, err
 	}
 	if secret, ok := obj.(*v1alpha1.Secret); ok {
 		causes = append(causes, checkSecret(secret, nil)...)

@@ -103,6 +103,10 @@ func (k *kindSchema) check(ctx context.Context, m, old map[string]any, blocked b
 	}
 	broken, _ := rules.cel.Validate(ctx, nil, s.structural, m, oldValue, celconfig.RuntimeCELCostBudget, celOptions...)
 	for _, e := range broken {
+		if len(errs) > 0 && strings.Contains(e.Detail, " evaluating rule: ") {
+			// The rule stumbled over what is named already.
+			continue
+		}
 		causes = append(causes, Cause{Field: fieldOf(e), Message: e.Detail})
 	}
 	return causes, nil

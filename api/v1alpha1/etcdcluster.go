@@ -52,7 +52,7 @@ const (
 //
 // +kubebuilder:validation:XValidation:rule="self.replicas == oldSelf.replicas",message="replicas can't be changed on an existing cluster: scaling is not part of this release",fieldPath=".replicas"
 // +kubebuilder:validation:XValidation:rule="self.version == oldSelf.version",message="version can't be changed on an existing cluster: upgrades are not part of this release",fieldPath=".version"
-// +kubebuilder:validation:XValidation:rule="self.tls.mode == oldSelf.tls.mode && self.?tls.?caSecretRef.orValue(\"\") == oldSelf.?tls.?caSecretRef.orValue(\"\")",message="tls.mode and tls.caSecretRef can't be changed on an existing cluster: its members would stop trusting each other half-way",fieldPath=".tls"
+// +kubebuilder:validation:XValidation:rule="self.tls.mode == oldSelf.tls.mode && (has(self.tls.caSecretRef) ? self.tls.caSecretRef : \"\") == (has(oldSelf.tls.caSecretRef) ? oldSelf.tls.caSecretRef : \"\")",message="tls.mode and tls.caSecretRef can't be changed on an existing cluster: its members would stop trusting each other half-way",fieldPath=".tls"
 // +kubebuilder:validation:XValidation:rule="self.?ports.?client.orValue(0) == oldSelf.?ports.?client.orValue(0) && self.?ports.?peer.orValue(0) == oldSelf.?ports.?peer.orValue(0) && self.?ports.?metrics.orValue(0) == oldSelf.?ports.?metrics.orValue(0)",message="ports can't be changed on an existing cluster: peers know each other by them",fieldPath=".ports"
 type EtcdClusterSpec struct {
 	// Version is the etcd release that members run, such as 3.7.3. It has no
@@ -155,9 +155,9 @@ const (
 
 // TLSSpec is how a cluster's certificates are made.
 //
-// +kubebuilder:validation:XValidation:rule="self.mode != 'CASecret' || (has(self.caSecretRef) && size(self.caSecretRef) > 0)",message="mode CASecret needs caSecretRef: the name of a kubernetes.io/tls Secret with the CA's tls.crt and tls.key",fieldPath=".caSecretRef"
-// +kubebuilder:validation:XValidation:rule="duration(self.leafValidity) > duration('0s')",message="leafValidity must be above zero: a certificate that is never valid serves no one",fieldPath=".leafValidity"
-// +kubebuilder:validation:XValidation:rule="self.mode != 'Files' || (has(self.filesDir) && self.filesDir.startsWith('/'))",message="mode Files needs filesDir: the absolute directory on each host that holds ca.crt, server.crt, server.key, peer.crt and peer.key",fieldPath=".filesDir"
+// +kubebuilder:validation:XValidation:rule="!has(self.mode) || self.mode != 'CASecret' || (has(self.caSecretRef) && size(self.caSecretRef) > 0)",message="mode CASecret needs caSecretRef: the name of a kubernetes.io/tls Secret with the CA's tls.crt and tls.key",fieldPath=".caSecretRef"
+// +kubebuilder:validation:XValidation:rule="!has(self.leafValidity) || duration(self.leafValidity) > duration('0s')",message="leafValidity must be above zero: a certificate that is never valid serves no one",fieldPath=".leafValidity"
+// +kubebuilder:validation:XValidation:rule="!has(self.mode) || self.mode != 'Files' || (has(self.filesDir) && self.filesDir.startsWith('/'))",message="mode Files needs filesDir: the absolute directory on each host that holds ca.crt, server.crt, server.key, peer.crt and peer.key",fieldPath=".filesDir"
 type TLSSpec struct {
 	// Mode is Generated (a CA for this cluster alone), CASecret (your CA, root or
 	// intermediate, in a Secret), Files (certificates that lie on the hosts) or
@@ -172,17 +172,20 @@ type TLSSpec struct {
 	// ca.crt with the roots to trust where tls.crt is not itself a root.
 	//
 	// +optional
+	// +kubebuilder:validation:MaxLength=253
 	CASecretRef string `json:"caSecretRef,omitempty"`
 
 	// FilesDir is the directory on each host for mode Files.
 	//
 	// +optional
+	// +kubebuilder:validation:MaxLength=4096
 	FilesDir string `json:"filesDir,omitempty"`
 
 	// ClientSecretRef names a Secret (tls.crt, tls.key, ca.crt) that Quorate itself
 	// uses as a client in mode Files.
 	//
 	// +optional
+	// +kubebuilder:validation:MaxLength=253
 	ClientSecretRef string `json:"clientSecretRef,omitempty"`
 
 	// ExtraSANs are host names and IP addresses added to the server certificates.
@@ -216,8 +219,8 @@ const (
 
 // AutoCompaction is when a cluster drops old revisions.
 //
-// +kubebuilder:validation:XValidation:rule="self.mode != 'Revision' || self.retention.matches('^[1-9][0-9]*$')",message="with mode Revision, retention is a number of revisions such as 10000",fieldPath=".retention"
-// +kubebuilder:validation:XValidation:rule="self.mode != 'Periodic' || (self.retention.matches('^([0-9]{1,6}(ms|s|m|h))+$') && duration(self.retention) > duration('0s'))",message="with mode Periodic, retention is a duration above zero such as 5m",fieldPath=".retention"
+// +kubebuilder:validation:XValidation:rule="!has(self.mode) || !has(self.retention) || self.mode != 'Revision' || self.retention.matches('^[1-9][0-9]*$')",message="with mode Revision, retention is a number of revisions such as 10000",fieldPath=".retention"
+// +kubebuilder:validation:XValidation:rule="!has(self.mode) || !has(self.retention) || self.mode != 'Periodic' || (self.retention.matches('^([0-9]{1,6}(ms|s|m|h))+$') && duration(self.retention) > duration('0s'))",message="with mode Periodic, retention is a duration above zero such as 5m",fieldPath=".retention"
 type AutoCompaction struct {
 	// Mode is Periodic, Revision or Off. Default: Periodic. Why: etcd's own default
 	// is off, and then the database only grows until writes are refused.
@@ -235,14 +238,16 @@ type AutoCompaction struct {
 }
 
 // EtcdConfig tunes etcd; Quorate turns it into the flags of the member's version.
+// The rules ask has() although every field has a default: the API server also runs
+// them on the bare default of the block, {}.
 //
-// +kubebuilder:validation:XValidation:rule="quantity(string(self.quotaBackend)).isGreaterThan(quantity('0'))",message="quotaBackend must be positive: 0 would mean etcd's 2Gi, so say 2Gi",fieldPath=".quotaBackend"
-// +kubebuilder:validation:XValidation:rule="quantity(string(self.quotaBackend)).isInteger()",message="quotaBackend must be a whole number of bytes: m means thousandths, so say Mi",fieldPath=".quotaBackend"
-// +kubebuilder:validation:XValidation:rule="quantity(string(self.maxRequest)).isInteger()",message="maxRequest must be a whole number of bytes: m means thousandths, so say Ki",fieldPath=".maxRequest"
-// +kubebuilder:validation:XValidation:rule="quantity(string(self.quotaBackend)).compareTo(quantity('100Gi')) <= 0",message="quotaBackend above 100Gi is beyond what etcd has been run with",fieldPath=".quotaBackend"
-// +kubebuilder:validation:XValidation:rule="quantity(string(self.maxRequest)).isGreaterThan(quantity('0')) && quantity(string(self.maxRequest)).compareTo(quantity('10Mi')) <= 0",message="maxRequest must be positive and at most 10Mi: larger requests starve heartbeats",fieldPath=".maxRequest"
-// +kubebuilder:validation:XValidation:rule="duration(self.electionTimeout).getMilliseconds() >= duration(self.heartbeatInterval).getMilliseconds() * 5",message="electionTimeout must be at least five heartbeatIntervals: etcd refuses less",fieldPath=".electionTimeout"
-// +kubebuilder:validation:XValidation:rule="duration(self.electionTimeout) <= duration('50s')",message="electionTimeout must be at most 50s: etcd refuses more",fieldPath=".electionTimeout"
+// +kubebuilder:validation:XValidation:rule="!has(self.quotaBackend) || quantity(string(self.quotaBackend)).isGreaterThan(quantity('0'))",message="quotaBackend must be positive: 0 would mean etcd's 2Gi, so say 2Gi",fieldPath=".quotaBackend"
+// +kubebuilder:validation:XValidation:rule="!has(self.quotaBackend) || quantity(string(self.quotaBackend)).isInteger()",message="quotaBackend must be a whole number of bytes: m means thousandths, so say Mi",fieldPath=".quotaBackend"
+// +kubebuilder:validation:XValidation:rule="!has(self.maxRequest) || quantity(string(self.maxRequest)).isInteger()",message="maxRequest must be a whole number of bytes: m means thousandths, so say Ki",fieldPath=".maxRequest"
+// +kubebuilder:validation:XValidation:rule="!has(self.quotaBackend) || quantity(string(self.quotaBackend)).compareTo(quantity('100Gi')) <= 0",message="quotaBackend above 100Gi is beyond what etcd has been run with",fieldPath=".quotaBackend"
+// +kubebuilder:validation:XValidation:rule="!has(self.maxRequest) || (quantity(string(self.maxRequest)).isGreaterThan(quantity('0')) && quantity(string(self.maxRequest)).compareTo(quantity('10Mi')) <= 0)",message="maxRequest must be positive and at most 10Mi: larger requests starve heartbeats",fieldPath=".maxRequest"
+// +kubebuilder:validation:XValidation:rule="!has(self.electionTimeout) || !has(self.heartbeatInterval) || duration(self.electionTimeout).getMilliseconds() >= duration(self.heartbeatInterval).getMilliseconds() * 5",message="electionTimeout must be at least five heartbeatIntervals: etcd refuses less",fieldPath=".electionTimeout"
+// +kubebuilder:validation:XValidation:rule="!has(self.electionTimeout) || duration(self.electionTimeout) <= duration('50s')",message="electionTimeout must be at most 50s: etcd refuses more",fieldPath=".electionTimeout"
 type EtcdConfig struct {
 	// QuotaBackend is the database size at which etcd stops taking writes. Default:
 	// 8Gi. Why: etcd's own 2Gi is reached by a middle-sized Kubernetes, and 8Gi is
@@ -287,6 +292,13 @@ type EtcdConfig struct {
 	// +kubebuilder:validation:Pattern=`^[1-9][0-9]*(ms|s)$`
 	// +kubebuilder:validation:MaxLength=8
 	ElectionTimeout string `json:"electionTimeout,omitempty"`
+
+	// InitialCorruptCheck has a member compare its data with its peers' before it
+	// serves. Default: true. Why: a member whose data differs must not answer. When
+	// all members start at once, each waits about seven seconds for the others.
+	//
+	// +kubebuilder:default=true
+	InitialCorruptCheck *bool `json:"initialCorruptCheck,omitempty"`
 
 	// AutoCompaction drops old revisions.
 	//

@@ -161,6 +161,11 @@ func (in *EtcdConfig) DeepCopyInto(out *EtcdConfig) {
 	*out = *in
 	out.QuotaBackend = in.QuotaBackend.DeepCopy()
 	out.MaxRequest = in.MaxRequest.DeepCopy()
+	if in.InitialCorruptCheck != nil {
+		in, out := &in.InitialCorruptCheck, &out.InitialCorruptCheck
+		*out = new(bool)
+		**out = **in
+	}
 	out.AutoCompaction = in.AutoCompaction
 	out.Logging = in.Logging
 }

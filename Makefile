@@ -1,0 +1,147 @@
+# Quorate's tasks. Only Go, git, bash and make are assumed; what else is needed is
+# built from tools/go.mod into .cache/tools. `make help` lists the targets.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+# The go command uses every core by itself.
+.NOTPARALLEL:
+
+MODULE  := github.com/quorate/quorate
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo v0.1.0-dev)
+LDFLAGS := -s -w -X $(MODULE)/internal/version.version=$(VERSION)
+
+# What a person may set: make up ARGS='--members 1', make test PKG=./store/... RUN=TestWatch.
+ARGS     ?=
+PKG      ?= ./...
+RUN      ?=
+ONLY     ?=
+FUZZTIME ?= 30s
+# How many packages are built and tested at once: many tests run real etcd
+# processes, which need the rest.
+P        ?= 2
+export ONLY
+
+# Tools are kept by the versions they were built from, and by the Go that built them.
+TOOLS_KEY := $(shell { go env GOVERSION; cat tools/go.mod tools/go.sum; } | cksum | cut -d' ' -f1)
+TOOLS     := $(CURDIR)/.cache/tools/$(TOOLS_KEY)
+GOLANGCI  := $(TOOLS)/golangci-lint
+GENERATOR := $(TOOLS)/controller-gen
+GOTESTSUM := $(TOOLS)/gotestsum
+
+# The race detector needs a C compiler.
+CC_FOUND := $(shell command -v "$$(go env CC)" 2>/dev/null)
+RACE     := $(if $(CC_FOUND),-race)
+TESTENV  := $(if $(CC_FOUND),CGO_ENABLED=1)
+RESULTS  := test-results
+
+##@ Use
+
+.PHONY: help
+help: ## List the targets.
+	@awk 'BEGIN {FS = ":.*## "} \
+		/^##@ / {printf "\n%s\n", substr($$0, 5)} \
+		/^[a-z][a-z-]*:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: up
+up: build ## Build, then run a cluster on this machine until Ctrl-C; ARGS='--members 1 …'.
+	@bin/quorate up $(ARGS)
+
+.PHONY: build
+build: ## Build bin/quorate, a static binary.
+	@CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/quorate ./cmd/quorate
+
+##@ Check
+
+.PHONY: check
+check: ## All that must hold before a change lands: lint, fmt-check, generate-check, test.
+	@failed=; \
+	for step in lint fmt-check generate-check test; do \
+		echo "== $$step"; \
+		$(MAKE) "$$step" || failed+=" $$step"; \
+	done; \
+	if [[ -n $$failed ]]; then echo "check: failed:$$failed" >&2; exit 1; fi
+
+.PHONY: check-slow
+check-slow: $(GOTESTSUM) ## What takes too long for every change: fuzzing, all tests three times shuffled, prove-ground.
+	@$(MAKE) fuzz
+	@$(TESTENV) $(GOTESTSUM) --format pkgname -- $(RACE) -p $(P) -count 3 -shuffle on -timeout 60m $(PKG)
+	@$(MAKE) prove-ground
+
+# gotestsum ends with the tests that were skipped, each with its reason, the
+# failures, and a line with the counts; nothing may be printed after it.
+.PHONY: test
+test: $(GOTESTSUM) ## Run all tests with the race detector; PKG=./store/... RUN=TestName.
+	@mkdir -p $(RESULTS)
+	@echo "Not part of this: what make check-slow runs (fuzzing, repetition, prove-ground), since it takes an hour."
+	@$(if $(RACE),,echo "SKIPPED: the race detector, since there is no C compiler ($$(go env CC)): install gcc.")
+	@$(TESTENV) $(GOTESTSUM) --format pkgname --format-hide-empty-pkg \
+		--jsonfile $(RESULTS)/test.json --junitfile $(RESULTS)/test.xml \
+		-- $(RACE) -p $(P) -timeout 20m $(if $(RUN),-run '$(RUN)') $(PKG)
+
+.PHONY: fuzz
+fuzz: ## Fuzz each fuzz test for FUZZTIME (30s).
+	@found=0; \
+	while IFS=: read -r file name; do \
+		found=1; \
+		echo "== $$name in $$(dirname "$$file"), $(FUZZTIME)"; \
+		go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "./$$(dirname "$$file")"; \
+	done < <(git ls-files -co --exclude-standard -- '*_test.go' | xargs grep -HoE '^func Fuzz[A-Za-z0-9_]+' | sed 's/func //'); \
+	if [[ $$found == 0 ]]; then echo "fuzz: no fuzz test was found" >&2; exit 1; fi
+
+.PHONY: bench
+bench: ## Run the Go benchmarks; PKG=./fleet/...
+	@go test -run '^$$' -bench . -benchmem $(PKG)
+
+.PHONY: prove-ground
+prove-ground: build ## Show on real processes what the ground promises, a line each; ONLY=name runs one.
+	@go run ./test/prove ground
+
+.PHONY: lint
+lint: $(GOLANGCI) ## Run golangci-lint.
+	@$(GOLANGCI) run ./...
+
+.PHONY: fmt-check
+fmt-check: $(GOLANGCI) ## Fail if make fmt would change a file.
+	@$(GOLANGCI) fmt --diff ./... || { echo "fmt-check: run make fmt" >&2; exit 1; }
+
+.PHONY: generate-check
+generate-check: $(GENERATOR) ## Fail if make generate would change a file.
+	@tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; \
+	$(GENERATOR) object crd:crdVersions=v1 paths=./api/... \
+		output:object:dir="$$tmp/object" output:crd:dir="$$tmp/crds"; \
+	diff -u api/v1alpha1/zz_generated.deepcopy.go "$$tmp/object/zz_generated.deepcopy.go" && \
+	diff -ru api/schema/crds "$$tmp/crds" || { echo "generate-check: run make generate" >&2; exit 1; }
+
+##@ Write
+
+.PHONY: fmt
+fmt: $(GOLANGCI) ## Format the Go code (gofumpt, goimports).
+	@$(GOLANGCI) fmt ./...
+
+.PHONY: generate
+generate: $(GENERATOR) ## Write the deepcopy functions and the CRDs from api/v1alpha1.
+	@$(GENERATOR) object paths=./api/... crd:crdVersions=v1 output:crd:dir=api/schema/crds
+
+.PHONY: docs
+docs: ## Check the Markdown: links, and the paths and make targets it names.
+	@go test -count 1 -run '^TestDocs' .
+
+.PHONY: clean
+clean: ## Remove what was built; the tools in .cache stay.
+	@rm -rf bin dist $(RESULTS)
+
+##@ Tools
+
+.PHONY: tools
+tools: $(GOLANGCI) $(GENERATOR) $(GOTESTSUM) ## Build the tools into .cache/tools; the targets above do so when needed.
+
+$(GOLANGCI):  PACKAGE = github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+$(GENERATOR): PACKAGE = sigs.k8s.io/controller-tools/cmd/controller-gen
+$(GOTESTSUM): PACKAGE = gotest.tools/gotestsum
+
+$(GOLANGCI) $(GENERATOR) $(GOTESTSUM):
+	@echo "Building $(@F) (once; golangci-lint takes minutes)"
+	@mkdir -p $(TOOLS)
+	@cd tools && CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o $@ $(PACKAGE)

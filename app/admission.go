@@ -1,0 +1,113 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/quorate/quorate/api/v1alpha1"
+	"github.com/quorate/quorate/store"
+)
+
+// admission refuses what the schema can't know to be wrong, before anything is
+// stored.
+type admission struct {
+	store    store.Store
+	releases catalog
+}
+
+// admit checks a change: old is nil for a creation, obj is nil for a deletion.
+func (a admission) admit(ctx context.Context, obj, old v1alpha1.Object) error {
+	if obj == nil {
+		return a.deletion(ctx, old)
+	}
+	c, ok := obj.(*v1alpha1.EtcdCluster)
+	if !ok || old != nil {
+		return nil
+	}
+	return a.version(c.Spec.Version)
+}
+
+func (a admission) version(version string) error {
+	have, err := a.releases.List()
+	if err != nil {
+		return err
+	}
+	var versions []string
+	for _, r := range have {
+		if r.Version == version {
+			return nil
+		}
+		versions = append(versions, r.Version)
+	}
+	return fmt.Errorf("spec.version: there is no etcd %s here, only %s: use one of these, or add it with `quorate release add`: %w",
+		version, strings.Join(dedupe(versions), ", "), store.ErrInvalid)
+}
+
+func dedupe(list []string) []string {
+	var out []string
+	seen := map[string]bool{}
+	for _, s := range list {
+		if !seen[s] {
+			seen[s] = true
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// deletion keeps a person from taking a member away from under its cluster.
+func (a admission) deletion(ctx context.Context, old v1alpha1.Object) error {
+	switch o := old.(type) {
+	case *v1alpha1.EtcdMember:
+		c := &v1alpha1.EtcdCluster{}
+		err := a.store.Get(ctx, store.Key{Namespace: o.Namespace, Name: o.Spec.ClusterName}, c)
+		if errors.Is(err, store.ErrNotFound) || err == nil && c.DeletionTimestamp != nil {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		return fmt.Errorf("member %s belongs to cluster %s, which needs it: delete the cluster instead (`quorate delete cluster %s`): %w",
+			o.Name, c.Name, c.Name, store.ErrForbidden)
+	case *v1alpha1.EtcdHost:
+		members, err := a.store.List(ctx, v1alpha1.KindMember, store.ListOptions{})
+		if err != nil {
+			return err
+		}
+		for _, m := range members {
+			if m, ok := m.(*v1alpha1.EtcdMember); ok && m.Spec.Host == o.Name {
+				return fmt.Errorf("host %s runs member %s/%s: delete its cluster first: %w", o.Name, m.Namespace, m.Name, store.ErrForbidden)
+			}
+		}
+	case *v1alpha1.EtcdTask:
+		if !o.Finished() {
+			return fmt.Errorf("task %s is not finished: it is the record of what is being done to cluster %s: %w", o.Name, o.Spec.ClusterName, store.ErrForbidden)
+		}
+	case *v1alpha1.Secret:
+		return a.secret(ctx, o)
+	}
+	return nil
+}
+
+// secret keeps a CA as long as a cluster signs with it.
+func (a admission) secret(ctx context.Context, s *v1alpha1.Secret) error {
+	clusters, err := a.store.List(ctx, v1alpha1.KindCluster, store.ListOptions{Namespace: s.Namespace})
+	if err != nil {
+		return err
+	}
+	for _, o := range clusters {
+		c, ok := o.(*v1alpha1.EtcdCluster)
+		if !ok {
+			continue
+		}
+		generated := c.Spec.TLS.Mode == v1alpha1.TLSGenerated && s.Name == c.Name+"-ca"
+		named := c.Spec.TLS.Mode == v1alpha1.TLSCASecret && s.Name == c.Spec.TLS.CASecretRef
+		if generated || named {
+			return fmt.Errorf("secret %s/%s is the CA of cluster %s: without it no certificate of its members can be renewed: delete the cluster first: %w",
+				s.Namespace, s.Name, c.Name, store.ErrForbidden)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,98 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+
+	"github.com/quorate/quorate/agent"
+	"github.com/quorate/quorate/api/v1alpha1"
+	"github.com/quorate/quorate/driver"
+	"github.com/quorate/quorate/driver/host"
+	"github.com/quorate/quorate/pki"
+	"github.com/quorate/quorate/release"
+	"github.com/quorate/quorate/store"
+	"github.com/quorate/quorate/store/remote"
+)
+
+// AgentOptions say how an agent runs.
+type AgentOptions struct {
+	// DataDir holds the members' homes, releases and what the agent remembers.
+	DataDir string
+	// Client is how the server is reached.
+	Client remote.Config
+	// Host is the name of the EtcdHost; the machine's name by default.
+	Host string
+	// Address that members listen on, Names and Zone make the EtcdHost where it does
+	// not exist yet.
+	Address string
+	Names   []string
+	Zone    string
+	Logger  *slog.Logger
+}
+
+// RunAgent runs an agent until ctx ends. Members are left running.
+func RunAgent(ctx context.Context, opts AgentOptions) error {
+	p := paths(opts.DataDir)
+	if opts.Host == "" {
+		name, err := os.Hostname()
+		if err != nil {
+			return fmt.Errorf("the host's name: %w: give it with --host", err)
+		}
+		opts.Host = name
+	}
+	if err := os.MkdirAll(p.agent(), 0o700); err != nil {
+		return fmt.Errorf("the agent needs its data directory: %w: choose another with --data-dir", err)
+	}
+	seen, err := remote.FilePosition(p.position())
+	if err != nil {
+		return err
+	}
+	client, err := remote.New(opts.Client, remote.Options{Logger: opts.Logger, Seen: seen})
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	releases, err := openCatalog(ctx, p.releases(), release.Options{Logger: opts.Logger})
+	if err != nil {
+		return err
+	}
+	drv, err := host.New(host.Options{
+		Dir: opts.DataDir, Address: opts.Address, Releases: fetching{releases, client}, Signer: signer{client}, Logger: opts.Logger,
+	})
+	if err != nil {
+		return err
+	}
+	a := agent.New(agent.Options{
+		Host: opts.Host, Spec: v1alpha1.EtcdHostSpec{Address: opts.Address, Names: opts.Names, Zone: opts.Zone},
+		Store: client, Recorder: client, Driver: drv, Channel: channel{client}, Logger: opts.Logger,
+	})
+	err = a.Run(ctx)
+	if flushErr := seen.Flush(); err == nil {
+		err = flushErr
+	}
+	return err
+}
+
+// signer has the server sign the members' requests.
+type signer struct{ client *remote.Client }
+
+// Sign implements host.Signer.
+func (s signer) Sign(ctx context.Context, m *v1alpha1.EtcdMember, usage pki.Usage, csr []byte) (pki.Bundle, error) {
+	return s.client.SignMember(ctx, store.KeyOf(m), usage, csr)
+}
+
+// channel is the agent's link to the server.
+type channel struct{ client *remote.Client }
+
+// Serve implements agent.Channel.
+func (c channel) Serve(ctx context.Context, hostName string, answer agent.Answer) error {
+	c.client.Serve(ctx, hostName, func(ctx context.Context, r remote.Request) (io.ReadCloser, error) {
+		return answer(ctx, store.Key{Namespace: r.Member.Namespace, Name: r.Member.Name}, r.Member.UID, driver.LogOptions{
+			Source: driver.LogSource(r.Log.Source), Tail: r.Log.Tail, Follow: r.Log.Follow,
+		})
+	})
+	return ctx.Err()
+}

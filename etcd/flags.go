@@ -1,0 +1,226 @@
+package etcd
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/quorate/quorate/api/v1alpha1"
+)
+
+// ErrFlags says that no argument list can be made of a member's configuration.
+var ErrFlags = errors.New("no etcd arguments for this configuration")
+
+// MemberTLS are the paths of a member's certificates. Client and peer listeners
+// trust the same CA, and both demand certificates of those who connect.
+type MemberTLS struct {
+	CA         string
+	ServerCert string
+	ServerKey  string
+	PeerCert   string
+	PeerKey    string
+}
+
+// MemberFlags is what an etcd's argument list is made of.
+type MemberFlags struct {
+	// Name of the member, as in Bootstrap.
+	Name string
+	// DataDir is absolute.
+	DataDir string
+	// Address is the IP address to listen on and to be reached at.
+	Address string
+	// Ports, none of them 0. Metrics are served on 127.0.0.1 only.
+	Ports v1alpha1.Ports
+	// TLS; nil serves plain text.
+	TLS *MemberTLS
+	// Bootstrap is how the member first joins; nil once it has joined.
+	Bootstrap *v1alpha1.Bootstrap
+	// Config tunes the member. Zero values leave etcd's own defaults.
+	Config v1alpha1.EtcdConfig
+	// LogFile is the absolute path that etcd writes and rotates its log at.
+	LogFile string
+}
+
+// ClientURL is where the member's clients connect.
+func (f *MemberFlags) ClientURL() string { return f.url(f.Ports.Client) }
+
+// PeerURL is where the member's peers connect.
+func (f *MemberFlags) PeerURL() string { return f.url(f.Ports.Peer) }
+
+// MetricsURL serves /metrics and /health in plain text, on loopback.
+func (f *MemberFlags) MetricsURL() string {
+	return "http://127.0.0.1:" + strconv.Itoa(int(f.Ports.Metrics))
+}
+
+func (f *MemberFlags) url(port int32) string {
+	scheme := "https"
+	if f.TLS == nil {
+		scheme = "http"
+	}
+	return scheme + "://" + net.JoinHostPort(f.Address, strconv.Itoa(int(port)))
+}
+
+// Flags returns the complete arguments, without argv[0], that etcd of the given
+// version ("3.7.3") takes. Nothing is left to etcd's environment. ErrFlags where
+// the version is not known, or a value can't be said in flags.
+func Flags(version string, f MemberFlags) ([]string, error) {
+	minor, err := minorOf(version)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.check(); err != nil {
+		return nil, err
+	}
+	args := f.listeners()
+	args = append(args, f.tlsFlags()...)
+	args = append(args, f.bootstrapFlags()...)
+	args = append(args, f.logFlags()...)
+	tuning, err := f.tuning()
+	if err != nil {
+		return nil, err
+	}
+	args = append(args, tuning...)
+	if check := f.Config.InitialCorruptCheck; check != nil && !*check {
+		return args, nil
+	}
+	if minor == 5 {
+		return append(args, "--experimental-initial-corrupt-check=true"), nil
+	}
+	return append(args, "--feature-gates=InitialCorruptCheck=true"), nil
+}
+
+func minorOf(version string) (int, error) {
+	parts := strings.Split(version, ".")
+	if len(parts) == 3 && parts[0] == "3" {
+		if minor, err := strconv.Atoi(parts[1]); err == nil && minor >= 5 && minor <= 7 {
+			return minor, nil
+		}
+	}
+	return 0, fmt.Errorf("%w: version %q: the flags of 3.5, 3.6 and 3.7 are known; name a release such as 3.7.3", ErrFlags, version)
+}
+
+func (f *MemberFlags) check() error {
+	if f.Name == "" || strings.ContainsAny(f.Name, ",=") {
+		return fmt.Errorf("%w: member name %q: it must not be empty or hold a comma or an equals sign", ErrFlags, f.Name)
+	}
+	if net.ParseIP(f.Address) == nil {
+		return fmt.Errorf("%w: address %q of member %s is not an IP address: etcd listens on addresses, not on names", ErrFlags, f.Address, f.Name)
+	}
+	for what, port := range map[string]int32{"client": f.Ports.Client, "peer": f.Ports.Peer, "metrics": f.Ports.Metrics} {
+		if port < 1 || port > 65535 {
+			return fmt.Errorf("%w: %s port %d of member %s: it must have been chosen before", ErrFlags, what, port, f.Name)
+		}
+	}
+	if !filepath.IsAbs(f.DataDir) {
+		return fmt.Errorf("%w: data directory %q of member %s must be absolute", ErrFlags, f.DataDir, f.Name)
+	}
+	// etcd reads the log's path as a list, and as a URL.
+	if !filepath.IsAbs(f.LogFile) || strings.ContainsAny(f.LogFile, ",%?#") {
+		return fmt.Errorf("%w: log file %q of member %s must be absolute and hold none of , %% ? #; set logging.dir", ErrFlags, f.LogFile, f.Name)
+	}
+	return nil
+}
+
+func (f *MemberFlags) listeners() []string {
+	return []string{
+		"--name=" + f.Name,
+		"--data-dir=" + f.DataDir,
+		"--listen-client-urls=" + f.ClientURL(),
+		"--advertise-client-urls=" + f.ClientURL(),
+		"--listen-peer-urls=" + f.PeerURL(),
+		"--initial-advertise-peer-urls=" + f.PeerURL(),
+		"--listen-metrics-urls=" + f.MetricsURL(),
+	}
+}
+
+func (f *MemberFlags) tlsFlags() []string {
+	if f.TLS == nil {
+		return nil
+	}
+	return []string{
+		"--client-cert-auth=true",
+		"--trusted-ca-file=" + f.TLS.CA,
+		"--cert-file=" + f.TLS.ServerCert,
+		"--key-file=" + f.TLS.ServerKey,
+		"--peer-client-cert-auth=true",
+		"--peer-trusted-ca-file=" + f.TLS.CA,
+		"--peer-cert-file=" + f.TLS.PeerCert,
+		"--peer-key-file=" + f.TLS.PeerKey,
+	}
+}
+
+func (f *MemberFlags) bootstrapFlags() []string {
+	if f.Bootstrap == nil {
+		// etcd wants to find itself in the list even where it no longer reads it.
+		return []string{"--initial-cluster=" + f.Name + "=" + f.PeerURL(), "--initial-cluster-state=existing"}
+	}
+	peers := make([]string, 0, len(f.Bootstrap.InitialCluster))
+	for _, p := range f.Bootstrap.InitialCluster {
+		peers = append(peers, p.Name+"="+p.URL)
+	}
+	state := "new"
+	if f.Bootstrap.State == v1alpha1.BootstrapExisting {
+		state = "existing"
+	}
+	return []string{
+		"--initial-cluster=" + strings.Join(peers, ","),
+		"--initial-cluster-state=" + state,
+		"--initial-cluster-token=" + f.Bootstrap.Token,
+	}
+}
+
+// logFlags let etcd write and rotate its own file: a pipe would tie its life to
+// that of the reader.
+func (f *MemberFlags) logFlags() []string {
+	l := f.Config.Logging
+	args := []string{"--logger=zap", "--log-outputs=" + f.LogFile}
+	if l.Level != "" {
+		args = append(args, "--log-level="+string(l.Level))
+	}
+	if l.MaxSize > 0 {
+		args = append(args, "--enable-log-rotation=true", fmt.Sprintf(
+			`--log-rotation-config-json={"maxsize":%d,"maxage":0,"maxbackups":%d,"localtime":false,"compress":false}`,
+			l.MaxSize, l.MaxBackups))
+	}
+	return args
+}
+
+func (f *MemberFlags) tuning() ([]string, error) {
+	c := &f.Config
+	var args []string
+	number := func(flag string, v int64) {
+		if v > 0 {
+			args = append(args, "--"+flag+"="+strconv.FormatInt(v, 10))
+		}
+	}
+	number("quota-backend-bytes", c.QuotaBackend.Value())
+	number("max-request-bytes", c.MaxRequest.Value())
+	number("max-txn-ops", int64(c.MaxTxnOps))
+	number("snapshot-count", c.SnapshotCount)
+	for _, d := range []struct{ field, flag, value string }{
+		{"heartbeatInterval", "heartbeat-interval", c.HeartbeatInterval},
+		{"electionTimeout", "election-timeout", c.ElectionTimeout},
+	} {
+		if d.value == "" {
+			continue
+		}
+		v, err := time.ParseDuration(d.value)
+		if err != nil || v < time.Millisecond {
+			return nil, fmt.Errorf("%w: %s %q of member %s: it must be a duration of at least 1ms, such as 100ms", ErrFlags, d.field, d.value, f.Name)
+		}
+		number(d.flag, v.Milliseconds())
+	}
+	switch c.AutoCompaction.Mode {
+	case v1alpha1.CompactionPeriodic:
+		args = append(args, "--auto-compaction-mode=periodic", "--auto-compaction-retention="+c.AutoCompaction.Retention)
+	case v1alpha1.CompactionRevision:
+		args = append(args, "--auto-compaction-mode=revision", "--auto-compaction-retention="+c.AutoCompaction.Retention)
+	case v1alpha1.CompactionOff:
+		args = append(args, "--auto-compaction-mode=periodic", "--auto-compaction-retention=0")
+	}
+	return args, nil
+}
