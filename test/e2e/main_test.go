@@ -1,0 +1,36 @@
+// Package e2e tests several layers together, on real etcd processes.
+package e2e_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"go.etcd.io/etcd/server/v3/etcdmain"
+
+	"github.com/quorate/quorate/app"
+)
+
+// TestMain lets the test binary be what Quorate's binary is: etcd under that name,
+// and a member's supervisor.
+func TestMain(m *testing.M) {
+	if filepath.Base(os.Args[0]) == "etcd" {
+		etcdmain.Main(os.Args)
+		return
+	}
+	if len(os.Args) == 4 && os.Args[1] == "member" && os.Args[2] == "--home" {
+		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+		defer stop()
+		if err := app.RunMember(ctx, os.Args[3], slog.Default()); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
