@@ -272,11 +272,11 @@ func (a *Agent) mayRestart(ctx context.Context, m *v1alpha1.EtcdMember) error {
 	defer cancel()
 	own, err := a.target(m, m.Status.ClientURL)
 	if err != nil {
-		return nil //nolint:nilerr // without certificates it can't be serving through us
+		return nil // Without certificates it can't be serving through us.
 	}
 	st, err := a.pool.Status(ctx, own)
 	if err != nil || st.Leader == 0 {
-		return nil //nolint:nilerr // it does not serve: there is nothing to lose
+		return nil // It does not serve: there is nothing to lose.
 	}
 	members, err := a.pool.Members(ctx, own)
 	if err != nil {

@@ -24,8 +24,9 @@ func TestMain(m *testing.M) {
 	}
 	if len(os.Args) == 4 && os.Args[1] == "member" && os.Args[2] == "--home" {
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-		defer stop()
-		if err := app.RunMember(ctx, os.Args[3], slog.Default()); err != nil {
+		err := app.RunMember(ctx, os.Args[3], slog.Default())
+		stop()
+		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}

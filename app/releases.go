@@ -63,7 +63,7 @@ func (s served) List(context.Context) ([]wire.Release, error) {
 
 // Open implements server.Releases.
 func (s served) Open(ctx context.Context, digest string) (io.ReadCloser, int64, error) {
-	path, err := s.Catalog.Path(ctx, digest)
+	path, err := s.Path(ctx, digest)
 	if err != nil {
 		return nil, 0, fmt.Errorf("%w: %w", store.ErrNotFound, err)
 	}
@@ -88,7 +88,7 @@ func (s served) Add(ctx context.Context, archive io.Reader, version, sha256 stri
 		_ = f.Close()
 		_ = os.Remove(f.Name())
 	}()
-	if _, err := io.Copy(f, archive); err != nil {
+	if _, err = io.Copy(f, archive); err != nil {
 		return wire.Release{}, fmt.Errorf("receive the archive: %w", err)
 	}
 	r, err := s.AddArchive(ctx, f.Name(), release.AddOptions{Version: version, ArchiveDigest: sha256})

@@ -47,16 +47,16 @@ func RestoreServer(ctx context.Context, opts ServerRestoreOptions) (Restored, er
 		return out, fmt.Errorf("restore the server: %w", err)
 	}
 	defer f.Close() //nolint:errcheck // read only
-	if err := os.MkdirAll(p.server(), 0o700); err != nil {
+	if err = os.MkdirAll(p.server(), 0o700); err != nil {
 		return out, fmt.Errorf("restore the server: %w", err)
 	}
-	if err := unused(p.store() + ".lock"); err != nil {
+	if err = unused(p.store() + ".lock"); err != nil {
 		return out, err
 	}
 	entries, err := os.ReadDir(p.store())
 	if err == nil && len(entries) > 0 {
 		out.Aside = p.store() + ".before-restore-" + time.Now().UTC().Format("20060102T150405Z")
-		if err := os.Rename(p.store(), out.Aside); err != nil {
+		if err = os.Rename(p.store(), out.Aside); err != nil {
 			return out, fmt.Errorf("move the old store aside: %w", err)
 		}
 	}

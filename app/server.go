@@ -73,7 +73,7 @@ func NewServer(ctx context.Context, opts ServerOptions) (_ *Server, err error) {
 	if opts.SealingKeyFile == "" {
 		s.opts.SealingKeyFile = s.paths.sealingKey()
 	}
-	if err := os.MkdirAll(s.paths.server(), 0o700); err != nil {
+	if err = os.MkdirAll(s.paths.server(), 0o700); err != nil {
 		return nil, fmt.Errorf("the server needs its data directory: %w: choose another with --data-dir", err)
 	}
 	defer func() {
@@ -81,7 +81,7 @@ func NewServer(ctx context.Context, opts ServerOptions) (_ *Server, err error) {
 			err = errors.Join(err, s.Close())
 		}
 	}()
-	if err := s.listen(ctx); err != nil {
+	if err = s.listen(ctx); err != nil {
 		return nil, err
 	}
 	releases, err := openCatalog(ctx, s.paths.releases(), release.Options{Logger: opts.Logger})
@@ -100,9 +100,9 @@ func NewServer(ctx context.Context, opts ServerOptions) (_ *Server, err error) {
 func (s *Server) listen(ctx context.Context) (err error) {
 	var config *tls.Config
 	if s.opts.TLSCertFile != "" || s.opts.TLSKeyFile != "" {
-		cert, err := tls.LoadX509KeyPair(s.opts.TLSCertFile, s.opts.TLSKeyFile)
-		if err != nil {
-			return fmt.Errorf("the API's certificate (--tls-cert-file, --tls-key-file): %w", err)
+		cert, loadErr := tls.LoadX509KeyPair(s.opts.TLSCertFile, s.opts.TLSKeyFile)
+		if loadErr != nil {
+			return fmt.Errorf("the API's certificate (--tls-cert-file, --tls-key-file): %w", loadErr)
 		}
 		config = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
 	}
@@ -174,8 +174,8 @@ func (s *Server) compose(releases catalog) (err error) {
 		Admit: admission{store: s.store, releases: releases}.admit,
 		Fleet: s.clusters, Certificates: authority, Releases: served{releases},
 		Snapshot: func(ctx context.Context, w io.Writer) error {
-			_, err := s.store.Snapshot(ctx, w)
-			return err
+			_, snapErr := s.store.Snapshot(ctx, w)
+			return snapErr
 		},
 		RotateKey: s.store.RotateKey,
 		Hosts:     s.hosts, Version: version.Version(), Logger: s.opts.Logger,
@@ -202,8 +202,7 @@ func (s *Server) writeClient(ctx context.Context) error {
 		return err
 	}
 	if token == "" {
-		known, err := remote.LoadConfig(file)
-		if err == nil {
+		if known, loadErr := remote.LoadConfig(file); loadErr == nil {
 			token = known.Token
 		}
 	}

@@ -115,10 +115,10 @@ func Up(ctx context.Context, opts UpOptions) (err error) {
 // claim makes this process the only `up` on its directory.
 func claim(opts UpOptions) (release func() error, err error) {
 	p := paths(opts.DataDir)
-	if err := os.MkdirAll(opts.DataDir, 0o700); err != nil {
+	if err = os.MkdirAll(opts.DataDir, 0o700); err != nil {
 		return nil, fmt.Errorf("the data directory: %w: choose another with --data-dir", err)
 	}
-	if was, err := readUp(p); err == nil && was.Process.Alive() {
+	if was, readErr := readUp(p); readErr == nil && was.Process.Alive() {
 		return nil, fmt.Errorf("`quorate up` already runs on %s with pid %d: stop it with Ctrl-C or `quorate down`, or choose another --data-dir",
 			opts.DataDir, was.Process.PID)
 	}
@@ -240,7 +240,7 @@ func (u *upRun) agentClient(ctx context.Context) (remote.Config, error) {
 		return cfg, err
 	}
 	if token == "" {
-		if known, err := remote.LoadConfig(p.agentConfig()); err == nil {
+		if known, loadErr := remote.LoadConfig(p.agentConfig()); loadErr == nil {
 			token = known.Token
 		}
 	}

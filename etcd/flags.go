@@ -72,7 +72,7 @@ func Flags(version string, f MemberFlags) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := f.check(); err != nil {
+	if err = f.check(); err != nil {
 		return nil, err
 	}
 	args := f.listeners()

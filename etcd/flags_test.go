@@ -2,6 +2,7 @@ package etcd
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -54,7 +55,7 @@ func TestFlagsGolden(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", version, err)
 		}
-		want := append(common[:len(common):len(common)], last)
+		want := slices.Concat(common, []string{last})
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", version, diff)
 		}
@@ -80,21 +81,25 @@ func TestFlagsVariants(t *testing.T) {
 		},
 		"existing": {
 			func(f *MemberFlags) { f.Bootstrap.State = v1alpha1.BootstrapExisting },
-			[]string{"--initial-cluster-state=existing", "--initial-cluster-token=tok"}, nil,
+			[]string{"--initial-cluster-state=existing", "--initial-cluster-token=tok"},
+			nil,
 		},
 		"ipv6": {
 			func(f *MemberFlags) { f.Address = "fd00::1" },
-			[]string{"--listen-client-urls=https://[fd00::1]:2379"}, nil,
+			[]string{"--listen-client-urls=https://[fd00::1]:2379"},
+			nil,
 		},
 		"revisions": {
 			func(f *MemberFlags) {
 				f.Config.AutoCompaction = v1alpha1.AutoCompaction{Mode: v1alpha1.CompactionRevision, Retention: "1000"}
 			},
-			[]string{"--auto-compaction-mode=revision", "--auto-compaction-retention=1000"}, nil,
+			[]string{"--auto-compaction-mode=revision", "--auto-compaction-retention=1000"},
+			nil,
 		},
 		"no compaction": {
 			func(f *MemberFlags) { f.Config.AutoCompaction.Mode = v1alpha1.CompactionOff },
-			[]string{"--auto-compaction-retention=0"}, nil,
+			[]string{"--auto-compaction-retention=0"},
+			nil,
 		},
 		"etcd's defaults": {
 			func(f *MemberFlags) { f.Config = v1alpha1.EtcdConfig{} },
@@ -103,7 +108,8 @@ func TestFlagsVariants(t *testing.T) {
 		},
 		"decimal quantity": {
 			func(f *MemberFlags) { f.Config.QuotaBackend = resource.MustParse("2G") },
-			[]string{"--quota-backend-bytes=2000000000"}, nil,
+			[]string{"--quota-backend-bytes=2000000000"},
+			nil,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

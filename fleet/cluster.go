@@ -99,7 +99,7 @@ func (c *ClusterController) Reconcile(ctx context.Context, key store.Key) (time.
 	if err != nil {
 		return 0, err
 	}
-	if err := c.record(ctx, s); err != nil {
+	if err = c.record(ctx, s); err != nil {
 		return 0, err
 	}
 	progress, err := c.advance(ctx, s, tasks)
@@ -169,7 +169,7 @@ func (c *ClusterController) observe(ctx context.Context, cluster *v1alpha1.EtcdC
 		return nil, tasks, err
 	}
 	tasks.open, tasks.last, tasks.finished = tasksOf(objects)
-	if err := c.observeHosts(ctx, s); err != nil {
+	if err = c.observeHosts(ctx, s); err != nil {
 		return nil, tasks, err
 	}
 	var members []*v1alpha1.EtcdMember
@@ -344,7 +344,7 @@ func (c *ClusterController) advance(ctx context.Context, s *State, tasks taskLis
 	if err := c.opts.Authority.EnsureCA(ctx, s.Cluster); err != nil {
 		p.plan.HeldReason, p.plan.Held, p.waiting = "CertificateAuthority", err.Error(), err.Error()
 		p.again = c.opts.Idle
-		return p, nil
+		return p, nil //nolint:nilerr // the plan is held, and says why
 	}
 	t := newTask(s, p.plan.Steps[0], tasks.last+1)
 	if err := c.opts.Store.Create(ctx, t); err != nil {
@@ -431,7 +431,7 @@ func (c *ClusterController) tidy(ctx context.Context, s *State, tasks taskList) 
 		return c.opts.Store.Update(ctx, obj)
 	}
 	// The newest task stays: its number is what the next one is counted from.
-	for i := 0; i < len(tasks.finished)-keepTasks; i++ {
+	for i := range len(tasks.finished) - keepTasks {
 		if err := c.drop(ctx, tasks.finished[i]); err != nil {
 			return err
 		}
@@ -458,7 +458,7 @@ func (c *ClusterController) Accept(ctx context.Context, key store.Key, planToken
 		return fmt.Errorf("accept the plan of %s: it has changed since it was shown: read it again: %w", key, store.ErrConflict)
 	}
 	cluster := &v1alpha1.EtcdCluster{}
-	if err := c.opts.Store.Get(ctx, key, cluster); err != nil {
+	if err = c.opts.Store.Get(ctx, key, cluster); err != nil {
 		return err
 	}
 	members, err := c.opts.Store.List(ctx, v1alpha1.KindMember, store.ListOptions{

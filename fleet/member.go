@@ -97,7 +97,7 @@ func (c *MemberController) ensure(ctx context.Context, m *v1alpha1.EtcdMember) (
 	}
 	if why := c.opts.MayRestart(ctx, m); why != nil {
 		seen.Message = "its restart with the new configuration is held back: " + why.Error()
-		return seen, nil
+		return seen, nil //nolint:nilerr // the status says why
 	}
 	return c.opts.Driver.Ensure(ctx, m)
 }

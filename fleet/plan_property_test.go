@@ -2,7 +2,7 @@ package fleet_test
 
 import (
 	"context"
-	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -150,7 +150,7 @@ func (w *world) runUntilCrash(n int) bool {
 // TestRollingChange: each member is restarted once, leadership moves once.
 func TestRollingChange(t *testing.T) {
 	for _, replicas := range []int{1, 3, 5} {
-		t.Run(fmt.Sprint(replicas), func(t *testing.T) {
+		t.Run(strconv.Itoa(replicas), func(t *testing.T) {
 			w := newWorld(replicas, 3)
 			if !w.settle() {
 				t.Fatal("not formed")

@@ -140,12 +140,11 @@ func (s *State) leader() *MemberState {
 	return nil
 }
 
-// healthyCount counts the healthy members, leaving out those named.
-func (s *State) healthyCount(except ...string) int {
+// healthyCount counts the healthy members.
+func (s *State) healthyCount() int {
 	n := 0
 	for i := range s.Members {
-		m := &s.Members[i]
-		if !slices.Contains(except, m.Object.Name) && s.healthy(m) {
+		if s.healthy(&s.Members[i]) {
 			n++
 		}
 	}

@@ -82,7 +82,7 @@ func newWorld(replicas, hosts int) *world {
 		v1alpha1.SetCondition(&h.Status.Conditions, v1alpha1.Condition{Type: v1alpha1.ConditionReady, Status: v1alpha1.True, Reason: "AgentReports"})
 		w.must(w.store.Create(ctx, h))
 	}
-	c := &v1alpha1.EtcdCluster{Spec: v1alpha1.EtcdClusterSpec{Version: "3.7.3", Replicas: int32(replicas), DeletionPolicy: v1alpha1.DeletionRetain}} //nolint:gosec // small
+	c := &v1alpha1.EtcdCluster{Spec: v1alpha1.EtcdClusterSpec{Version: "3.7.3", Replicas: int32(replicas), DeletionPolicy: v1alpha1.DeletionRetain}}
 	c.Namespace, c.Name = "default", "c"
 	w.must(w.store.Create(ctx, c))
 	return w
@@ -380,7 +380,8 @@ func (w *world) asWanted() bool {
 func (w *world) fail(t interface {
 	Helper()
 	Fatalf(format string, args ...any)
-}) {
+},
+) {
 	t.Helper()
 	if len(w.faults) > 0 {
 		t.Fatalf("%s\nevents:\n%s", strings.Join(w.faults, "\n"), strings.Join(w.events, "\n"))

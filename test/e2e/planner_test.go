@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -93,7 +94,7 @@ func (e *lateEtcd) Probe(ctx context.Context, c *v1alpha1.EtcdCluster, members [
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for name, p := range probes {
-		past := append(e.past[name], p)
+		past := slices.Concat(e.past[name], []fleet.Probe{p})
 		if len(past) > 20 {
 			past = past[1:]
 		}
