@@ -110,7 +110,7 @@ func planForm(s *State, p *v1alpha1.Plan) {
 		name := fmt.Sprintf("%s-%d", s.Cluster.Name, s.LastNumber+1+int64(i))
 		step := v1alpha1.PlanStep{
 			Action: v1alpha1.ActionCreateMember, Member: name,
-			Reason:       fmt.Sprintf("%d of %d members are declared", len(s.Members)+i, s.Cluster.Spec.Replicas),
+			Reason:       fmt.Sprintf("the cluster wants %d members and has %d", s.Cluster.Spec.Replicas, len(s.Members)+i),
 			Precondition: "a host is ready",
 			Impact:       "none: its host prepares ports, release and certificates, and starts nothing",
 		}

@@ -267,7 +267,7 @@ func newTask(s *State, step v1alpha1.PlanStep, number int64) *v1alpha1.EtcdTask 
 		ClusterName: s.Cluster.Name, ClusterUID: string(s.Cluster.UID), Number: number,
 		Action: step.Action, Member: step.Member, MemberID: step.MemberID, ConfigHash: step.ConfigHash, Reason: step.Reason,
 	}}
-	t.Namespace, t.Name = s.Cluster.Namespace, fmt.Sprintf("%s-%d", s.Cluster.Name, number)
+	t.Namespace, t.Name = s.Cluster.Namespace, fmt.Sprintf("%s-step-%d", s.Cluster.Name, number)
 	t.Labels = map[string]string{v1alpha1.LabelCluster: s.Cluster.Name}
 	t.OwnerReferences = []v1alpha1.OwnerReference{{
 		APIVersion: v1alpha1.KindCluster.APIVersion, Kind: v1alpha1.KindCluster.Kind, Name: s.Cluster.Name, UID: s.Cluster.UID,
