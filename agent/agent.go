@@ -33,6 +33,8 @@ type Driver interface {
 	ClientTLS(m *v1alpha1.EtcdMember) (*tls.Config, error)
 	// Mark remembers a raft position that the member has reached.
 	Mark(m *v1alpha1.EtcdMember, term, index int64) error
+	// Collect removes retired data whose time is over, and returns where it was.
+	Collect(ctx context.Context) ([]string, error)
 }
 
 // Channel is the agent's link to the server, on which the server can ask for logs.
@@ -90,6 +92,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	wg.Go(func() { runner.Run(ctx) })
 	wg.Go(func() { a.every(ctx, time.Second, "mark", a.mark) })
 	wg.Go(func() { a.every(ctx, 3*time.Second, "report", a.report) })
+	wg.Go(func() { a.every(ctx, time.Minute, "collect", a.collect) })
 	if a.opts.Channel != nil {
 		wg.Go(func() {
 			if err := a.opts.Channel.Serve(ctx, a.opts.Host, a.logs); err != nil && ctx.Err() == nil {
@@ -202,6 +205,12 @@ func (a *Agent) report(ctx context.Context) error {
 		}))
 	}
 	return nil
+}
+
+// collect removes retired data whose time is over.
+func (a *Agent) collect(ctx context.Context) error {
+	_, err := a.opts.Driver.Collect(ctx)
+	return err
 }
 
 // mine lists the host's members.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/quorate/quorate/api/v1alpha1"
@@ -24,6 +25,15 @@ type HostController struct {
 	LastSeen func(host string) time.Time
 	// Now is the clock.
 	Now func() time.Time
+
+	// written remembers what stands in the store, so that it is not asked each time.
+	written sync.Map
+}
+
+// lastWritten is a Ready condition as it was last written, and when.
+type lastWritten struct {
+	status string
+	at     time.Time
 }
 
 // Reconcile sets the condition of one host.
@@ -40,6 +50,12 @@ func (c *HostController) Reconcile(ctx context.Context, key store.Key) (time.Dur
 				seen.UTC().Format(time.RFC3339))
 		}
 	}
+	const recheck = 30 * time.Second
+	if was, ok := c.written.Load(key); ok {
+		if last, ok := was.(lastWritten); ok && last.status == string(cond.Status) && now.Sub(last.at) < recheck {
+			return again, nil
+		}
+	}
 	host := &v1alpha1.EtcdHost{}
 	changed := false
 	err := store.MutateStatus(ctx, c.Store, key, host, func(h *v1alpha1.EtcdHost) (bool, error) {
@@ -52,10 +68,14 @@ func (c *HostController) Reconcile(ctx context.Context, key store.Key) (time.Dur
 		return v1alpha1.SetCondition(&h.Status.Conditions, cond), nil
 	})
 	if errors.Is(err, store.ErrNotFound) {
+		c.written.Delete(key)
 		return 0, nil
 	}
 	if err != nil {
 		return 0, err
+	}
+	if host.Status.Platform != "" {
+		c.written.Store(key, lastWritten{string(cond.Status), now})
 	}
 	if changed && host.Status.Platform != "" {
 		e := store.Event{Type: store.Normal, Reason: cond.Reason, Message: cond.Message, Source: "fleet"}

@@ -18,6 +18,7 @@ import (
 
 // testUnknown: a member that was never seen is pending, and provably not running.
 func testUnknown(t *testing.T, h Harness) {
+	t.Helper()
 	m := h.Member("unknown")
 	s, err := h.Driver.Observe(t.Context(), m)
 	if err != nil {
@@ -39,6 +40,7 @@ func testUnknown(t *testing.T, h Harness) {
 
 // testPrepare: preparing is idempotent, starts nothing, and ports stay.
 func testPrepare(t *testing.T, h Harness) {
+	t.Helper()
 	m := h.Member("prepared")
 	m.Generation = 7
 	Prepare(t, h.Driver, m)
@@ -71,6 +73,7 @@ func testPrepare(t *testing.T, h Harness) {
 
 // testRun: ensuring again changes nothing.
 func testRun(t *testing.T, h Harness) {
+	t.Helper()
 	m := h.Member("run")
 	Start(t, h, m)
 	p := m.Status.Process
@@ -100,6 +103,7 @@ func testRun(t *testing.T, h Harness) {
 
 // testConfiguration: another configuration means another process, with the data.
 func testConfiguration(t *testing.T, h Harness) {
+	t.Helper()
 	m := h.Member("config")
 	Start(t, h, m)
 	before := *m.Status.Process
@@ -120,6 +124,7 @@ func testConfiguration(t *testing.T, h Harness) {
 
 // testKill: a process that is killed comes back by itself.
 func testKill(t *testing.T, h Harness) {
+	t.Helper()
 	m := h.Member("kill")
 	Start(t, h, m)
 	put(t, h, m, "kept", "over a kill")
@@ -138,6 +143,7 @@ func testKill(t *testing.T, h Harness) {
 
 // testStop: stop leaves a proof and the data; running again takes the proof back.
 func testStop(t *testing.T, h Harness) {
+	t.Helper()
 	m := h.Member("stop")
 	Start(t, h, m)
 	put(t, h, m, "kept", "over a stop")
@@ -175,6 +181,7 @@ func testStop(t *testing.T, h Harness) {
 
 // testRetire: data goes aside, whole, and only after a stop.
 func testRetire(t *testing.T, h Harness) {
+	t.Helper()
 	m := h.Member("retire")
 	Start(t, h, m)
 	if where, err := h.Driver.Data(m).Retire(t.Context()); !errors.Is(err, driver.ErrNotStopped) {
@@ -201,6 +208,7 @@ func testRetire(t *testing.T, h Harness) {
 
 // testLogs: the last lines, and those to come.
 func testLogs(t *testing.T, h Harness) {
+	t.Helper()
 	m := h.Member("logs")
 	Start(t, h, m)
 	all := readLog(t, h, m, driver.LogOptions{Tail: -1})
@@ -257,6 +265,7 @@ func readLog(t *testing.T, h Harness, m *v1alpha1.EtcdMember, opts driver.LogOpt
 
 // testList: members are found by what lies there, whether declared or not.
 func testList(t *testing.T, h Harness) {
+	t.Helper()
 	lister, ok := h.Driver.(driver.Lister)
 	if !ok {
 		t.Skip("this driver can't list what it finds")

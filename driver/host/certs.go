@@ -107,8 +107,8 @@ func (d *Driver) obtain(ctx context.Context, m *v1alpha1.EtcdMember, l leaf) (re
 	now := time.Now()
 	unusable := l.verify(now)
 	if unusable == nil {
-		cert, err := os.ReadFile(l.cert)
-		if err == nil && !pki.NeedsRenewal(cert, now) {
+		cert, readErr := os.ReadFile(l.cert)
+		if readErr == nil && !pki.NeedsRenewal(cert, now) {
 			return nil, nil
 		}
 	}

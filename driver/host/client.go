@@ -45,6 +45,9 @@ func (d *Driver) ClientTLS(m *v1alpha1.EtcdMember) (*tls.Config, error) {
 // object says: its supervisor is started again if it has died. It is for objects
 // that may be older than what runs.
 func (d *Driver) Keep(ctx context.Context, m *v1alpha1.EtcdMember) (v1alpha1.EtcdMemberStatus, error) {
+	if err := named(m); err != nil {
+		return v1alpha1.EtcdMemberStatus{}, err
+	}
 	h := d.home(m)
 	defer d.lock(h)()
 	order, err := h.ReadOrder()
@@ -52,7 +55,7 @@ func (d *Driver) Keep(ctx context.Context, m *v1alpha1.EtcdMember) (v1alpha1.Etc
 	case errors.Is(err, os.ErrNotExist):
 		return d.observe(m, h), nil
 	case err != nil:
-		return d.observe(m, h), nil //nolint:nilerr // observe reports an unreadable home by itself
+		return d.observe(m, h), nil
 	case order.Run == v1alpha1.RunRunning:
 		held, err := h.Held()
 		if err == nil && !held {

@@ -72,7 +72,7 @@ func (d *Driver) run(ctx context.Context, m *v1alpha1.EtcdMember, h supervisor.H
 		if changed, err = h.WriteOrder(order); err != nil {
 			return notWritable(string(h), err)
 		}
-	} else if o, err := h.ReadOrder(); err != nil || o.Run != v1alpha1.RunRunning {
+	} else if o, _ := h.ReadOrder(); o == nil || o.Run != v1alpha1.RunRunning {
 		return nil // it was not to run before either
 	}
 	held, err := h.Held()
@@ -140,7 +140,7 @@ func (d *Driver) keepMark(m *v1alpha1.EtcdMember, h supervisor.Home) error {
 	if err != nil {
 		return err
 	}
-	if !id.Advance(uint64(mark.Term), uint64(mark.Index)) { //nolint:gosec // not negative
+	if !id.Advance(uint64(mark.Term), uint64(mark.Index)) {
 		return nil
 	}
 	return h.ChangeIdentity(string(m.UID), m.Name, func(id *datadir.Identity) bool {

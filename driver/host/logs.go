@@ -25,7 +25,7 @@ func (d *Driver) Logs(ctx context.Context, m *v1alpha1.EtcdMember, opts driver.L
 		return nil, fmt.Errorf("log of %s/%s: the member has no home on this host: %w", m.Namespace, m.Name, errNoHome)
 	}
 	logs := h.LogsFor(m.Name, m.Spec.Etcd.Logging)
-	if o, err := h.ReadOrder(); err == nil {
+	if o, unread := h.ReadOrder(); unread == nil {
 		logs = o.Logs
 	}
 	var path string

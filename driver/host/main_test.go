@@ -69,7 +69,7 @@ func (r releases) Path(_ context.Context, ref v1alpha1.ReleaseRef) (string, erro
 	if err != nil {
 		return "", err
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	if err = os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return "", err
 	}
 	if os.Link(self, path) == nil {
@@ -215,12 +215,16 @@ func kill(t *testing.T, pid int64) {
 
 func TestConformance(t *testing.T) {
 	t.Parallel()
-	drivertest.Run(t, func(t *testing.T) drivertest.Harness { return open(t).Harness })
+	drivertest.Run(t, func(t *testing.T) drivertest.Harness {
+		t.Helper()
+		return open(t).Harness
+	})
 }
 
 func TestConformanceWithTLS(t *testing.T) {
 	t.Parallel()
 	drivertest.Run(t, func(t *testing.T) drivertest.Harness {
+		t.Helper()
 		p, _ := openTLS(t)
 		return p.Harness
 	})

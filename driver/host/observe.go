@@ -3,7 +3,6 @@ package host
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"slices"
 	"time"
@@ -175,7 +174,7 @@ func (v *view) preparedCondition(m *v1alpha1.EtcdMember, note prepareNote) v1alp
 	case m.Spec.TLS.Mode != v1alpha1.TLSDisabled:
 		for _, l := range []string{tlsPaths(tlsDir(m, v.home)).ServerCert, tlsPaths(tlsDir(m, v.home)).PeerCert} {
 			if there, err := exists(l); !there {
-				c.Status, c.Reason, c.Message = v1alpha1.False, ReasonNotPrepared, fmt.Sprintf("%s is missing", l)
+				c.Status, c.Reason, c.Message = v1alpha1.False, ReasonNotPrepared, l+" is missing"
 				if err != nil {
 					c.Message = err.Error()
 				}

@@ -96,10 +96,12 @@ func (v *view) heldPhase(c v1alpha1.Condition) (v1alpha1.MemberPhase, v1alpha1.C
 	case v.state.Phase == v1alpha1.MemberRunning:
 		c.Reason, c.Message = ReasonStarting, "etcd has just ended, and is started again"
 		return v1alpha1.MemberStarting, c
+	case v.state.Phase == v1alpha1.MemberStopped:
+		// Stopped is said with its proof, once no supervisor is left to start another.
+		c.Reason, c.Message = supervisor.ReasonStopping, "etcd has ended, and its supervisor is ending too"
+		return v1alpha1.MemberStarting, c
 	}
 	c.Reason = cmp.Or(v.state.Reason, string(v.state.Phase))
-	c.Message = cmp.Or(v.state.Message, "etcd is "+map[v1alpha1.MemberPhase]string{
-		v1alpha1.MemberStarting: "being started", v1alpha1.MemberStopped: "stopped",
-	}[v.state.Phase])
+	c.Message = cmp.Or(v.state.Message, "etcd is being started")
 	return v.state.Phase, c
 }

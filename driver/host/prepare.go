@@ -74,12 +74,12 @@ type prepared struct {
 // started. Each part is made once and found again, so a failed preparation is
 // finished by the next. The error is a *problem.
 func (d *Driver) prepare(ctx context.Context, m *v1alpha1.EtcdMember, h supervisor.Home) (p prepared, note prepareNote, err error) {
-	if err := makeHome(h); err != nil {
+	if err = makeHome(h); err != nil {
 		return p, note, err
 	}
 	p.logs = h.LogsFor(m.Name, m.Spec.Etcd.Logging)
 	for _, dir := range []string{string(h), filepath.Dir(p.logs.Etcd), filepath.Dir(p.logs.Error)} {
-		if err := checkDir(dir); err != nil {
+		if err = checkDir(dir); err != nil {
 			return p, note, err
 		}
 	}

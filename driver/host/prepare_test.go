@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -18,7 +19,7 @@ import (
 
 func listen(t *testing.T, port int32) net.Listener {
 	t.Helper()
-	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", fmt.Sprintf("127.0.0.1:%d", port))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,10 +54,14 @@ func TestPrepareProblems(t *testing.T) {
 		t.Parallel()
 		p := open(t)
 		l := listen(t, 0)
-		port := int32(l.Addr().(*net.TCPAddr).Port)
+		addr, ok := l.Addr().(*net.TCPAddr)
+		if !ok {
+			t.Fatalf("listening on %v", l.Addr())
+		}
+		port := int32(addr.Port)
 		m := newMember("port")
 		m.Spec.Ports.Client = port
-		unprepared(t, p, m, host.ReasonPortInUse, fmt.Sprint(port), "spec.ports")
+		unprepared(t, p, m, host.ReasonPortInUse, strconv.Itoa(int(port)), "spec.ports")
 		if _, err := os.Stat(homeOf(p, m).PortsFile()); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("ports were chosen all the same: %v", err)
 		}

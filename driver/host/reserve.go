@@ -33,7 +33,7 @@ func (d *Driver) unreserve(ports ...int32) {
 	defer d.mu.Unlock()
 	for _, port := range ports {
 		if c := d.reserved[port]; c != nil {
-			_ = c.Close() //nolint:errcheck // only its name mattered
+			_ = c.Close()
 			delete(d.reserved, port)
 		}
 	}

@@ -19,7 +19,8 @@ const (
 	supervisorLogKeep = 2
 )
 
-// ReasonSupervisorFailed: the supervisor can't be started, or ends at once.
+// ReasonSupervisorFailed says that the supervisor can't be started, or ends at
+// once.
 const ReasonSupervisorFailed = "SupervisorFailed"
 
 // spawned is the latest supervisor of a home that this driver started.
@@ -60,7 +61,7 @@ func (d *Driver) spawn(ctx context.Context, h supervisor.Home) error {
 		return problemf(ReasonSupervisorFailed, "the member's supervisor can't be started: %v", err)
 	}
 	// One that has ended already has no ID, and is not alive either.
-	next.id, _ = process.Identify(cmd.Process.Pid) //nolint:errcheck // see above
+	next.id, _ = process.Identify(cmd.Process.Pid)
 	d.mu.Lock()
 	d.spawned[string(h)] = next
 	d.mu.Unlock()
@@ -106,7 +107,7 @@ func (sp *spawned) delay(ctx context.Context) error {
 // startSupervisor starts it detached: in a session of its own, with nothing of
 // this process but the log file.
 func (d *Driver) startSupervisor(h supervisor.Home) (cmd *exec.Cmd, err error) {
-	if err := supervisor.RotatePlain(h.SupervisorLog(), supervisorLogMax, supervisorLogKeep); err != nil {
+	if err = supervisor.RotatePlain(h.SupervisorLog(), supervisorLogMax, supervisorLogKeep); err != nil {
 		return nil, err
 	}
 	log, err := os.OpenFile(h.SupervisorLog(), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)

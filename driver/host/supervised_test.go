@@ -223,7 +223,7 @@ func TestStubbornEtcdIsKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	o.StopGraceSeconds = 1
-	if _, err := h.WriteOrder(o); err != nil {
+	if _, err = h.WriteOrder(o); err != nil {
 		t.Fatal(err)
 	}
 	id, err := process.Identify(int(m.Status.Process.PID))
@@ -251,7 +251,7 @@ func TestHostileEnvironment(t *testing.T) { //nolint:paralleltest // it changes 
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, v := range strings.Split(strings.Trim(string(raw), "\x00"), "\x00") {
+		for v := range strings.SplitSeq(strings.Trim(string(raw), "\x00"), "\x00") {
 			if !strings.HasPrefix(v, "PATH=") {
 				t.Errorf("process %d has %s", pid, v)
 			}
@@ -298,6 +298,9 @@ func TestCrashLoop(t *testing.T) {
 	if err := thief.Close(); err != nil {
 		t.Fatal(err)
 	}
+	// A change of the configuration is tried at once, however long the wait was.
+	m.Spec.Etcd.MaxTxnOps = 77
+	drivertest.Ensure(t, p.driver, m)
 	drivertest.Running(t, p.Harness, m)
 	stopNow(t, p, m)
 }
@@ -410,7 +413,7 @@ func TestStrangeProcessKeepsTheProofAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Someone starts it by hand.
-	cmd := exec.Command(o.Executable, o.Args...)
+	cmd := exec.CommandContext(t.Context(), o.Executable, o.Args...)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -131,11 +131,13 @@ func startTicks(pid int) (uint64, error) {
 	// The command's name may hold spaces and brackets: fields are counted from its end.
 	end := bytes.LastIndexByte(raw, ')')
 	fields := bytes.Fields(raw[end+1:])
-	const state, start = 0, 19
+	const state, threads, start = 0, 17, 19
 	if end < 0 || len(fields) <= start {
 		return 0, fmt.Errorf("process %d: unreadable /proc stat", pid)
 	}
-	if s := fields[state][0]; s == 'Z' || s == 'X' {
+	// A first thread that has ended before the others shows as a zombie too, while
+	// they may still hold files and finish a write.
+	if s := fields[state][0]; s == 'X' || s == 'Z' && len(fields[threads]) == 1 && fields[threads][0] <= '1' {
 		return 0, ErrGone
 	}
 	return strconv.ParseUint(string(fields[start]), 10, 64)

@@ -173,7 +173,7 @@ func (r *Reader) next() (bool, error) {
 		return false, fmt.Errorf("read log: %w", err)
 	}
 	// Rotated. The writer may have added lines before it did: look once more.
-	if info, err := r.file.Stat(); err == nil && info.Size() > r.at.Offset {
+	if info, statErr := r.file.Stat(); statErr == nil && info.Size() > r.at.Offset {
 		return true, nil
 	}
 	files, err := Files(r.path)

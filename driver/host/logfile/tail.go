@@ -116,14 +116,14 @@ func (s *stream) Close() error {
 func copyLog(ctx context.Context, w *io.PipeWriter, r *Reader, follow bool) (err error) {
 	defer func() { err = errors.Join(err, r.Close()) }()
 	// A reader that has stalled must not outlive the context.
-	stop := context.AfterFunc(ctx, func() { w.CloseWithError(nil) }) //nolint:errcheck // it always returns nil
+	stop := context.AfterFunc(ctx, func() { w.CloseWithError(nil) })
 	defer stop()
 	buf := make([]byte, 32<<10)
 	for ctx.Err() == nil {
 		n, err := r.Read(buf)
 		if n > 0 {
-			if _, err := w.Write(buf[:n]); err != nil {
-				return nil //nolint:nilerr // the reader has gone, or the context has ended
+			if _, gone := w.Write(buf[:n]); gone != nil {
+				return nil // the reader has closed, or the context has ended
 			}
 			continue
 		}

@@ -105,7 +105,7 @@ func (s *supervisor) spawn(ctx context.Context, now time.Time) error {
 		// its terminal, does not reach etcd.
 		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
 	}
-	if err := cmd.Start(); err != nil {
+	if err = cmd.Start(); err != nil {
 		return fmt.Errorf("start etcd: %w", err)
 	}
 	id, err := process.Identify(cmd.Process.Pid)

@@ -93,10 +93,10 @@ func (e *errorLog) follow(logs Logs, at logfile.Cursor) {
 
 func (e *errorLog) close() {
 	if e.reader != nil {
-		_ = e.reader.Close() //nolint:errcheck // opened for reading
+		_ = e.reader.Close()
 	}
 	if e.out != nil {
-		_ = e.out.Close() //nolint:errcheck // each line was written through
+		_ = e.out.Close()
 	}
 	e.reader, e.out = nil, nil
 }

@@ -44,7 +44,7 @@ func (h Home) LoadIdentity() (datadir.Identity, error) {
 func (o *Order) Expectation() (datadir.Expectation, error) {
 	want := datadir.Expectation{
 		Joined: o.Joined,
-		Mark:   datadir.Mark{Term: uint64(max(o.Mark.Term, 0)), Index: uint64(max(o.Mark.Index, 0))}, //nolint:gosec // not negative
+		Mark:   datadir.Mark{Term: uint64(max(o.Mark.Term, 0)), Index: uint64(max(o.Mark.Index, 0))},
 	}
 	for _, id := range []struct {
 		hex  string
@@ -140,7 +140,7 @@ func (s *supervisor) learn(ctx context.Context) {
 	})
 	// A log that is being begun may be read too early, and one that stays unreadable
 	// is refused at the next start.
-	if err := errors.Join(err, learnErr); err != nil {
+	if err = errors.Join(err, learnErr); err != nil {
 		s.log.WarnContext(ctx, "note the member's identity", slog.Any("error", err))
 	}
 }

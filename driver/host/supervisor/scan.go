@@ -43,7 +43,7 @@ func Scan(dataDir string) (Found, bool, error) {
 		if err != nil {
 			continue // it has just ended
 		}
-		exe, _ := os.Readlink("/proc/" + e.Name() + "/exe") //nolint:errcheck // only compared
+		exe, _ := os.Readlink("/proc/" + e.Name() + "/exe")
 		found := Found{ID: id, Args: args[1:], Executable: strings.TrimSuffix(exe, " (deleted)"), StartedAt: startTime(id)}
 		return found, true, nil
 	}

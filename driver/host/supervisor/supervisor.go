@@ -185,6 +185,10 @@ func (s *supervisor) reloadOrder(ctx context.Context) {
 		s.orderStamp = now
 		return
 	}
+	if s.order != nil && s.order.ConfigHash != order.ConfigHash {
+		// What made it crash may be just what was changed.
+		s.state.Crashes, s.nextStart = 0, time.Time{}
+	}
 	s.order, s.orderErr, s.orderStamp = order, nil, now
 	s.judgeAt = time.Time{}
 	if s.state.Phase == v1alpha1.MemberRefused {
@@ -233,7 +237,7 @@ func (s *supervisor) takeOver(ctx context.Context) error {
 	}
 	s.state = *state
 	s.state.Supervisor = self
-	if s.state.Phase == "" {
+	if s.state.Phase == "" || s.state.Phase == v1alpha1.MemberStopped {
 		s.set(v1alpha1.MemberStarting, "", "")
 	}
 	if err := s.adopt(ctx); err != nil {
