@@ -219,7 +219,7 @@ func (f *MemberFlags) tuning() ([]string, error) {
 		args = append(args, "--auto-compaction-mode=periodic", "--auto-compaction-retention="+c.AutoCompaction.Retention)
 	case v1alpha1.CompactionRevision:
 		args = append(args, "--auto-compaction-mode=revision", "--auto-compaction-retention="+c.AutoCompaction.Retention)
-	case v1alpha1.CompactionOff:
+	case v1alpha1.CompactionDisabled:
 		args = append(args, "--auto-compaction-mode=periodic", "--auto-compaction-retention=0")
 	}
 	return args, nil

@@ -97,7 +97,7 @@ func TestFlagsVariants(t *testing.T) {
 			nil,
 		},
 		"no compaction": {
-			func(f *MemberFlags) { f.Config.AutoCompaction.Mode = v1alpha1.CompactionOff },
+			func(f *MemberFlags) { f.Config.AutoCompaction.Mode = v1alpha1.CompactionDisabled },
 			[]string{"--auto-compaction-retention=0"},
 			nil,
 		},

@@ -13,8 +13,8 @@ import (
 )
 
 // ThreeWay merges a file into the live object as `kubectl apply` does: what the
-// file says is set; what it said when last applied and says no longer is dropped;
-// what others have set stays. Live is nil when there is no object yet. It returns
+// file says is set; what it said when last applied and says no longer is dropped
+// (a block that it drops goes whole); what others have set stays. Live is nil when there is no object yet. It returns
 // the object to write, and whether it differs from live; neither live nor doc is
 // changed.
 //

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/quorate/quorate/api/v1alpha1"
 )
@@ -51,7 +52,7 @@ func TestApply(t *testing.T) {
 		t.Error("applying the same file changed something")
 	}
 	// Another actor sets a field that has a default, and one that has none.
-	at := v1alpha1.Now()
+	at := v1alpha1.NewTime(v1alpha1.Now().Truncate(time.Second))
 	live.Spec.RestartedAt = &at
 	live.Spec.Etcd.SnapshotCount = 5000
 	live.Labels = map[string]string{"owner": "them"}
@@ -60,7 +61,7 @@ func TestApply(t *testing.T) {
 	}
 
 	before := live.DeepCopy()
-	second, changed := apply(t, live, spec("  tls: {extraSANs: [c.example]}\n"))
+	second, changed := apply(t, live, spec("  tls: {extraSANs: [c.example]}\n  etcd: {heartbeatInterval: 50ms}\n"))
 	switch {
 	case !changed:
 		t.Error("nothing changed")
@@ -80,6 +81,16 @@ func TestApply(t *testing.T) {
 	}
 }
 
+// TestApplyDroppedBlock: a block that the file drops goes whole, as with kubectl.
+func TestApplyDroppedBlock(t *testing.T) {
+	live, _ := apply(t, nil, spec("  etcd: {maxTxnOps: 512}\n"))
+	live.Spec.Etcd.SnapshotCount = 5000
+	got, changed := apply(t, live, spec(""))
+	if !changed || got.Spec.Etcd.SnapshotCount != 10000 || got.Spec.Etcd.MaxTxnOps != 128 {
+		t.Fatalf("%t %+v", changed, got.Spec.Etcd)
+	}
+}
+
 func TestApplyToAnObjectThatWasNeverApplied(t *testing.T) {
 	live := newCluster(t, "  etcd: {maxTxnOps: 512}\n")
 	got, changed := apply(t, live, spec("  suspended: true\n"))
@@ -92,7 +103,7 @@ func TestApplyLabelsAndAnnotations(t *testing.T) {
 	with := func(meta string) string {
 		return clusterHead + "  " + meta + "\nspec: {version: 3.7.3}\n"
 	}
-	live, _ := apply(t, nil, with("{labels: {a: x, b: y}}")[0:0]+clusterHead+"  labels: {a: x, b: y}\n  annotations: {note: old}\nspec: {version: 3.7.3}\n")
+	live, _ := apply(t, nil, clusterHead+"  labels: {a: x, b: v}\n  annotations: {note: old}\nspec: {version: 3.7.3}\n")
 	live.Labels["theirs"] = "z"
 	got, _ := apply(t, live, with("labels: {a: x2}"))
 	if got.Labels["a"] != "x2" || got.Labels["b"] != "" || got.Labels["theirs"] != "z" {
@@ -164,7 +175,7 @@ func TestApplySecretKeepsDataOutOfTheAnnotation(t *testing.T) {
 		t.Fatal(changed, err)
 	}
 	live.Labels["theirs"] = "z"
-	next, changed, err := ThreeWay(live, document(t, head+"  labels: {b: y}\nstringData: {two: t}\n"))
+	next, changed, err := ThreeWay(live, document(t, head+"  labels: {b: v}\nstringData: {two: t}\n"))
 	if err != nil || !changed {
 		t.Fatal(changed, err)
 	}

@@ -162,6 +162,9 @@ func (k *kindSchema) decode(ctx context.Context, m map[string]any, doc *Document
 			causes = append(causes, c)
 		}
 	}
+	if len(w.causes) > 0 {
+		return causes, nil
+	}
 	obj, err := fromMap(k.kind, m)
 	if err != nil {
 		if len(causes) > 0 {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -26,7 +27,7 @@ func TestMistakes(t *testing.T) {
 		{"text for a number", clusterHead + "spec:\n  version: 3.7.3\n  replicas: three\n", 7, `spec.replicas: got "three", expected a whole number; Replicas is the number of members`},
 		{"a fraction", clusterHead + "spec:\n  version: 3.7.3\n  replicas: 2.5\n", 7, "spec.replicas: got 2.5, expected a whole number"},
 		{"a number for text", clusterHead + "spec:\n  version: 3.7\n", 6, "spec.version: got 3.7, expected text; put it in quotes: YAML reads it as a number"},
-		{"a bare Off", clusterHead + "spec:\n  version: 3.7.3\n  etcd: {autoCompaction: {mode: Off}}\n", 7, `mode: got false, expected one of Periodic, Revision, Off; put it in quotes, "Off"`},
+		{"a bare word that is a boolean", clusterHead + "spec:\n  version: 3.7.3\n  etcd: {autoCompaction: {mode: Off}}\n", 7, `mode: got false, expected one of Periodic, Revision, Disabled`},
 		{"a number for a label", clusterHead + "  labels:\n    rev: 7\nspec: {version: 3.7.3}\n", 6, "metadata.labels[rev]: got 7, expected text; put it in quotes"},
 		{"text for a list", clusterHead + "spec:\n  version: 3.7.3\n  tls:\n    extraSANs: a.example\n", 8, `spec.tls.extraSANs: got "a.example", expected a list; write it as a list`},
 		{"text for a block", clusterHead + "spec: 3.7.3\n", 5, `spec: got "3.7.3", expected a block of fields`},
@@ -42,7 +43,7 @@ func TestMistakes(t *testing.T) {
 		{"not an object", "# a comment\n- a\n", 2, "is a list, expected an object; begin with apiVersion"},
 		{"not YAML", clusterHead + "spec: {version: 3.7.3\n", 5, "cannot be read as YAML or JSON"},
 		{"tab", clusterHead + "spec:\n\tversion: 3.7.3\n", 6, "cannot be read as YAML or JSON"},
-		{"second document", clusterHead + "spec: {version: 3.7.3}\n---\n# another\n" + strings.TrimPrefix(hostText, "\n") + "  zone: 1\n", 11, "(document 2): EtcdHost h1"},
+		{"second document", clusterHead + "spec: {version: 3.7.3}\n---\n# another\n" + strings.Replace(strings.TrimPrefix(hostText, "\n"), "{address", "{zone: 1, address", 1), 11, "(document 2): EtcdHost h1"},
 		{"in a list", "apiVersion: v1\nkind: List\nitems:\n- apiVersion: quorate.io/v1alpha1\n  kind: EtcdHost\n  metadata: {name: h}\n  spec:\n    adress: 10.0.0.7\n", 8, "EtcdHost h: spec.adress: unknown field; did you mean address?"},
 		{"in JSON", "{\n  \"apiVersion\": \"quorate.io/v1alpha1\",\n  \"kind\": \"EtcdHost\",\n  \"metadata\": {\"name\": \"h\"},\n  \"spec\": {\"address\": 1}\n}", 5, "spec.address: got 1, expected text"},
 		{"twice in JSON that is not YAML", `{"apiVersion": "quorate.io/v1alpha1", "kind": "EtcdHost", "metadata": {"name": "h"}, "spec": {"zone": "\ud83d\ude00", "address": "10.0.0.7", "address": "10.0.0.8"}}`, 0, `address`},
@@ -210,7 +211,7 @@ func TestRawHasNoDefaults(t *testing.T) {
 func TestUnmarshalKeepsEverything(t *testing.T) {
 	m := decode[*v1alpha1.EtcdMember](t, memberText)
 	m.Finalizers = []string{v1alpha1.FinalizerMember}
-	m.UID, m.ResourceVersion, m.CreationTimestamp = "u", "9", v1alpha1.NewTime(v1alpha1.Now().Local())
+	m.UID, m.ResourceVersion, m.CreationTimestamp = "u", "9", v1alpha1.NewTime(v1alpha1.Now().Truncate(time.Second))
 	m.Status = v1alpha1.EtcdMemberStatus{Phase: v1alpha1.MemberRunning, Process: &v1alpha1.ProcessStatus{PID: 1 << 40}}
 	raw, err := json.Marshal(m)
 	if err != nil {

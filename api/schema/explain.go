@@ -39,7 +39,7 @@ type Explanation struct {
 	Enum []string
 	// Limits in words, such as "at least 1".
 	Limits []string
-	// Rules in words, that the field is checked by together with others.
+	// Rules in words, which the limits can't express.
 	Rules []string
 	// Children by name.
 	Children []Child
@@ -78,7 +78,7 @@ func Explain(path string) (Explanation, error) {
 		return Explanation{}, err
 	}
 	node, required := s.full, false
-	var done []string
+	var done, rules []string
 	for _, step := range strings.FieldsFunc(rest, func(r rune) bool { return r == '.' }) {
 		node = elements(node)
 		prop, ok := node.Properties[step]
@@ -88,11 +88,24 @@ func Explain(path string) (Explanation, error) {
 			return Explanation{}, fmt.Errorf("%w %q of %s; %s", ErrUnknownField, step, at, didYouMean(step, known))
 		}
 		required = slices.Contains(requiredOf(node), step)
+		rules = rulesOn(node, step)
 		node, done = &prop, append(done, step)
 	}
 	e := explain(node)
+	e.Rules = append(rules, e.Rules...)
 	e.Kind, e.APIVersion, e.Path, e.Required = kind.Kind, kind.APIVersion, strings.Join(done, "."), required
 	return e, nil
+}
+
+// rulesOn are the rules of a block that speak of one of its fields.
+func rulesOn(s *schema.Structural, name string) []string {
+	var rules []string
+	for _, rule := range s.XValidations {
+		if rule.FieldPath == "."+name {
+			rules = append(rules, rule.Message)
+		}
+	}
+	return rules
 }
 
 func explain(s *schema.Structural) Explanation {

@@ -151,9 +151,6 @@ func schemaCause(s *structural.Structural, e *field.Error) Cause {
 		if best := nearest(fmt.Sprint(e.BadValue), values); best != "" {
 			c.Suggestion = "did you mean " + best + "?"
 		}
-	case here.XIntOrString:
-		c.Message = fmt.Sprintf("got %s, expected %s", show(e.BadValue), expected(here))
-		c.Suggestion = "write a number with a unit: Ki, Mi or Gi"
 	case e.Type == field.ErrorTypeTooLong || e.Type == field.ErrorTypeTooMany || e.Type == field.ErrorTypeDuplicate:
 		c.Message = e.ErrorBody()
 	default:

@@ -4,12 +4,17 @@ import (
 	"encoding/base64"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema"
 )
+
+// quantity is what is read as a size. Kubernetes' own pattern lets 1e999999999 pass,
+// which takes hours to compare with anything.
+var quantity = regexp.MustCompile(`^[+-]?[0-9]{1,18}(\.[0-9]{1,9})?([numkMGTPE]|[KMGTPE]i|[eE][0-9]{1,2})?$`)
 
 // walker compares a value as it was read with the fields that are known, and
 // collects all that is unknown or of another type.
@@ -29,9 +34,9 @@ func (w *walker) walk(v any, s *schema.Structural, at path) {
 		return
 	}
 	if s.XIntOrString {
-		switch v.(type) {
-		case string, int64:
-		default:
+		text, isText := v.(string)
+		_, isNumber := v.(int64)
+		if !isNumber && (!isText || !quantity.MatchString(text)) {
 			w.mistyped(v, s, at)
 		}
 		return
@@ -129,7 +134,7 @@ func (w *walker) remedy(v any, s *schema.Structural) string {
 	case s.Type == "array" && !isMap && !isList:
 		return "write it as a list: a line starting with \"- \" for each"
 	case s.XIntOrString:
-		return "write a number with a unit, such as 8Gi"
+		return "write a number with a unit: Ki, Mi or Gi"
 	}
 	return meaning(s)
 }
@@ -206,7 +211,7 @@ func show(v any) string {
 }
 
 func enumOf(s *schema.Structural) []string {
-	if s.ValueValidation == nil {
+	if s.ValueValidation == nil || len(s.ValueValidation.Enum) == 0 {
 		return nil
 	}
 	values := make([]string, 0, len(s.ValueValidation.Enum))

@@ -207,14 +207,14 @@ type TLSSpec struct {
 
 // CompactionMode is how etcd drops old revisions by itself.
 //
-// +kubebuilder:validation:Enum=Periodic;Revision;Off
+// +kubebuilder:validation:Enum=Periodic;Revision;Disabled
 type CompactionMode string
 
 // The compaction modes.
 const (
 	CompactionPeriodic CompactionMode = "Periodic"
 	CompactionRevision CompactionMode = "Revision"
-	CompactionOff      CompactionMode = "Off"
+	CompactionDisabled CompactionMode = "Disabled"
 )
 
 // AutoCompaction is when a cluster drops old revisions.
@@ -222,7 +222,7 @@ const (
 // +kubebuilder:validation:XValidation:rule="!has(self.mode) || !has(self.retention) || self.mode != 'Revision' || self.retention.matches('^[1-9][0-9]*$')",message="with mode Revision, retention is a number of revisions such as 10000",fieldPath=".retention"
 // +kubebuilder:validation:XValidation:rule="!has(self.mode) || !has(self.retention) || self.mode != 'Periodic' || (self.retention.matches('^([0-9]{1,6}(ms|s|m|h))+$') && duration(self.retention) > duration('0s'))",message="with mode Periodic, retention is a duration above zero such as 5m",fieldPath=".retention"
 type AutoCompaction struct {
-	// Mode is Periodic, Revision or Off. Default: Periodic. Why: etcd's own default
+	// Mode is Periodic, Revision or Disabled. Default: Periodic. Why: etcd's own default
 	// is off, and then the database only grows until writes are refused.
 	//
 	// +kubebuilder:default=Periodic
@@ -239,13 +239,13 @@ type AutoCompaction struct {
 
 // EtcdConfig tunes etcd; Quorate turns it into the flags of the member's version.
 // The rules ask has() although every field has a default: the API server also runs
-// them on the bare default of the block, {}.
+// them on the bare default of the block, {}. They look at a size before they count
+// with it: 1e999999999 is one that takes hours to compare.
 //
-// +kubebuilder:validation:XValidation:rule="!has(self.quotaBackend) || quantity(string(self.quotaBackend)).isGreaterThan(quantity('0'))",message="quotaBackend must be positive: 0 would mean etcd's 2Gi, so say 2Gi",fieldPath=".quotaBackend"
-// +kubebuilder:validation:XValidation:rule="!has(self.quotaBackend) || quantity(string(self.quotaBackend)).isInteger()",message="quotaBackend must be a whole number of bytes: m means thousandths, so say Mi",fieldPath=".quotaBackend"
-// +kubebuilder:validation:XValidation:rule="!has(self.maxRequest) || quantity(string(self.maxRequest)).isInteger()",message="maxRequest must be a whole number of bytes: m means thousandths, so say Ki",fieldPath=".maxRequest"
-// +kubebuilder:validation:XValidation:rule="!has(self.quotaBackend) || quantity(string(self.quotaBackend)).compareTo(quantity('100Gi')) <= 0",message="quotaBackend above 100Gi is beyond what etcd has been run with",fieldPath=".quotaBackend"
-// +kubebuilder:validation:XValidation:rule="!has(self.maxRequest) || (quantity(string(self.maxRequest)).isGreaterThan(quantity('0')) && quantity(string(self.maxRequest)).compareTo(quantity('10Mi')) <= 0)",message="maxRequest must be positive and at most 10Mi: larger requests starve heartbeats",fieldPath=".maxRequest"
+// +kubebuilder:validation:XValidation:rule="!has(self.quotaBackend) || (string(self.quotaBackend).matches('^[0-9]{1,15}(([.][0-9]{1,3})?(k|Ki|Mi?|Gi?|Ti?|Pi?|Ei?))?$') && quantity(string(self.quotaBackend)).isGreaterThan(quantity('0')))",message="quotaBackend must be a whole number of bytes above zero, such as 8Gi: 0 would mean etcd's 2Gi, and m means thousandths",fieldPath=".quotaBackend"
+// +kubebuilder:validation:XValidation:rule="!has(self.quotaBackend) || !string(self.quotaBackend).matches('^[0-9]{1,15}(([.][0-9]{1,3})?(k|Ki|Mi?|Gi?|Ti?|Pi?|Ei?))?$') || quantity(string(self.quotaBackend)).compareTo(quantity('100Gi')) <= 0",message="quotaBackend above 100Gi is beyond what etcd has been run with",fieldPath=".quotaBackend"
+// +kubebuilder:validation:XValidation:rule="!has(self.maxRequest) || (string(self.maxRequest).matches('^[0-9]{1,15}(([.][0-9]{1,3})?(k|Ki|Mi?|Gi?|Ti?|Pi?|Ei?))?$') && quantity(string(self.maxRequest)).isGreaterThan(quantity('0')))",message="maxRequest must be a whole number of bytes above zero, such as 1536Ki: m means thousandths",fieldPath=".maxRequest"
+// +kubebuilder:validation:XValidation:rule="!has(self.maxRequest) || !string(self.maxRequest).matches('^[0-9]{1,15}(([.][0-9]{1,3})?(k|Ki|Mi?|Gi?|Ti?|Pi?|Ei?))?$') || quantity(string(self.maxRequest)).compareTo(quantity('10Mi')) <= 0",message="maxRequest must be at most 10Mi: larger requests starve heartbeats",fieldPath=".maxRequest"
 // +kubebuilder:validation:XValidation:rule="!has(self.electionTimeout) || !has(self.heartbeatInterval) || duration(self.electionTimeout).getMilliseconds() >= duration(self.heartbeatInterval).getMilliseconds() * 5",message="electionTimeout must be at least five heartbeatIntervals: etcd refuses less",fieldPath=".electionTimeout"
 // +kubebuilder:validation:XValidation:rule="!has(self.electionTimeout) || duration(self.electionTimeout) <= duration('50s')",message="electionTimeout must be at most 50s: etcd refuses more",fieldPath=".electionTimeout"
 type EtcdConfig struct {

@@ -9,6 +9,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
@@ -120,9 +121,22 @@ func MemberConfigHash(s *EtcdMemberSpec) string {
 		TLS         TLSSpec
 		Etcd        EtcdConfig
 		RestartedAt string
-	}{s.Release, s.Ports, tls, s.Etcd, restartedAt})
+	}{s.Release, s.Ports, tls, canonical(s.Etcd), restartedAt})
 	sum := sha256.Sum256(raw)
 	return hex.EncodeToString(sum[:8])
+}
+
+// canonical writes what means the same in the same way: 8Gi and 8589934592, 1s and
+// 1000ms.
+func canonical(c EtcdConfig) EtcdConfig {
+	c.QuotaBackend = *resource.NewQuantity(c.QuotaBackend.Value(), resource.BinarySI)
+	c.MaxRequest = *resource.NewQuantity(c.MaxRequest.Value(), resource.BinarySI)
+	for _, d := range []*string{&c.HeartbeatInterval, &c.ElectionTimeout} {
+		if parsed, err := time.ParseDuration(*d); err == nil {
+			*d = parsed.String()
+		}
+	}
+	return c
 }
 
 func gvk(kind, apiVersion string) schema.GroupVersionKind {
