@@ -163,7 +163,7 @@ func (a *Agent) report(ctx context.Context) error {
 	var undeclared []v1alpha1.UndeclaredMember
 	for _, f := range found {
 		m := &v1alpha1.EtcdMember{}
-		err := a.opts.Store.Get(ctx, store.Key{Namespace: f.Namespace, Name: f.Name}, m)
+		err = a.opts.Store.Get(ctx, store.Key{Namespace: f.Namespace, Name: f.Name}, m)
 		if err == nil && m.UID == f.UID {
 			continue
 		}

@@ -56,6 +56,7 @@ type Server struct {
 	opts     ServerOptions
 	paths    paths
 	store    *storeetcd.Store
+	epoch    storeetcd.Epoch
 	pool     *etcd.Pool
 	api      *server.Server
 	listener net.Listener
@@ -135,7 +136,10 @@ func (s *Server) openStore(ctx context.Context) error {
 			return err
 		}
 	}
-	s.store, err = storeetcd.Open(ctx, o)
+	if s.store, err = storeetcd.Open(ctx, o); err != nil {
+		return err
+	}
+	s.epoch, err = s.store.Epoch(ctx)
 	return err
 }
 
@@ -172,7 +176,7 @@ func (s *Server) compose(releases catalog) (err error) {
 	s.api, err = server.New(server.Options{
 		Store: s.store, Events: s.store, Position: s.position, Validator: server.Schema{},
 		Admit: admission{store: s.store, releases: releases}.admit,
-		Fleet: s.clusters, Certificates: authority, Releases: served{releases},
+		Fleet: s.clusters, Certificates: authority, Releases: &server.Catalog{Releases: releases.Catalog, Spool: s.paths.server()},
 		Snapshot: func(ctx context.Context, w io.Writer) error {
 			_, snapErr := s.store.Snapshot(ctx, w)
 			return snapErr
@@ -186,11 +190,7 @@ func (s *Server) compose(releases catalog) (err error) {
 // position of the store. Its epoch was read when it was opened, and only a restore
 // changes it, which needs the store closed.
 func (s *Server) position() store.Position {
-	p, err := s.store.Position(context.Background()) //nolint:forbidigo // what it reads stands in memory
-	if err != nil {
-		return store.Position{}
-	}
-	return p
+	return store.Position{Epoch: s.epoch.Number, EpochID: s.epoch.ID, Revision: s.store.Revision()}
 }
 
 // writeClient makes sure that the server's own user can reach it.

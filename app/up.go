@@ -14,6 +14,7 @@ import (
 
 	"github.com/quorate/quorate/api/schema"
 	"github.com/quorate/quorate/api/v1alpha1"
+	"github.com/quorate/quorate/driver/host"
 	"github.com/quorate/quorate/fleet"
 	"github.com/quorate/quorate/internal/atomicfile"
 	"github.com/quorate/quorate/internal/process"
@@ -101,7 +102,12 @@ func Up(ctx context.Context, opts UpOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, unlock()) }()
+	defer func() {
+		// While a member runs, `down` must find what was left behind.
+		if n, countErr := running(context.WithoutCancel(ctx), opts); countErr == nil && n == 0 {
+			err = errors.Join(err, unlock())
+		}
+	}()
 
 	srv, err := upServer(ctx, opts)
 	if err != nil {
@@ -179,13 +185,17 @@ func (u *upRun) run(ctx context.Context) error {
 	agentCtx, stopAgent := context.WithCancel(detached)
 	defer stopServer()
 	defer stopAgent()
+	found, err := running(ctx, u.opts)
+	if err != nil {
+		return err
+	}
 	var servers, agents sync.WaitGroup
 	var serverErr, agentErr error
 	servers.Go(func() {
 		serverErr = u.srv.Run(serverCtx)
 		u.failed <- fmt.Errorf("the server ended: %w", serverErr)
 	})
-	err := u.start(ctx, agentCtx, &agents, &agentErr)
+	err = u.start(ctx, agentCtx, &agents, &agentErr)
 	if err == nil {
 		select {
 		case <-ctx.Done():
@@ -195,18 +205,46 @@ func (u *upRun) run(ctx context.Context) error {
 	if ctx.Err() != nil {
 		err = nil
 	}
-	u.opts.Progress(UpProgress{Text: "stopping the members"})
-	stopAgent()
-	agents.Wait()
-	stopCtx, cancel := context.WithTimeout(detached, time.Minute)
-	defer cancel()
-	err = errors.Join(err, stopMembers(stopCtx, u.opts.DataDir, u.opts.Logger, func(text string) {
-		u.opts.Progress(UpProgress{Text: text, Done: true})
-	}))
+	if err != nil && found > 0 && !u.opts.Ephemeral {
+		// They served before this `up` came, and nobody asked for their end.
+		u.opts.Progress(UpProgress{Text: fmt.Sprintf("%d members are left running, as they were found: `quorate down` stops them", found)})
+		stopAgent()
+		agents.Wait()
+	} else {
+		u.opts.Progress(UpProgress{Text: "stopping the members"})
+		stopAgent()
+		agents.Wait()
+		err = errors.Join(err, u.stop(detached))
+	}
 	stopServer()
 	servers.Wait()
 	u.opts.Progress(UpProgress{Text: "stopped", Done: true})
-	return errors.Join(err, serverErr, agentErr)
+	for _, partErr := range []error{serverErr, agentErr} {
+		if !errors.Is(err, partErr) {
+			err = errors.Join(err, partErr)
+		}
+	}
+	return err
+}
+
+// stop stops the members.
+func (u *upRun) stop(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	return stopMembers(ctx, u.opts.DataDir, u.opts.Logger, func(text string) {
+		u.opts.Progress(UpProgress{Text: text, Done: true})
+	})
+}
+
+// running counts the members below the data directory whose etcd runs.
+func running(ctx context.Context, opts UpOptions) (n int, err error) {
+	err = eachMember(ctx, opts.DataDir, opts.Logger, func(_ *host.Driver, _ *v1alpha1.EtcdMember, pid int64) error {
+		if pid > 0 {
+			n++
+		}
+		return nil
+	})
+	return n, err
 }
 
 // start brings up the agent and the cluster, and waits until it is healthy.

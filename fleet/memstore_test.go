@@ -53,19 +53,24 @@ func copyOf(o v1alpha1.Object) v1alpha1.Object {
 func assign(to, from v1alpha1.Object) {
 	switch t := to.(type) {
 	case *v1alpha1.EtcdCluster:
-		*t = *from.(*v1alpha1.EtcdCluster).DeepCopy() //nolint:forcetypeassert,errcheck // same kind
+		*t = *from.(*v1alpha1.EtcdCluster).DeepCopy() //nolint:errcheck // same kind
 	case *v1alpha1.EtcdMember:
-		*t = *from.(*v1alpha1.EtcdMember).DeepCopy() //nolint:forcetypeassert,errcheck // same kind
+		*t = *from.(*v1alpha1.EtcdMember).DeepCopy() //nolint:errcheck // same kind
 	case *v1alpha1.EtcdHost:
-		*t = *from.(*v1alpha1.EtcdHost).DeepCopy() //nolint:forcetypeassert,errcheck // same kind
+		*t = *from.(*v1alpha1.EtcdHost).DeepCopy() //nolint:errcheck // same kind
 	case *v1alpha1.EtcdTask:
-		*t = *from.(*v1alpha1.EtcdTask).DeepCopy() //nolint:forcetypeassert,errcheck // same kind
+		*t = *from.(*v1alpha1.EtcdTask).DeepCopy() //nolint:errcheck // same kind
 	case *v1alpha1.Secret:
-		*t = *from.(*v1alpha1.Secret).DeepCopy() //nolint:forcetypeassert,errcheck // same kind
+		*t = *from.(*v1alpha1.Secret).DeepCopy() //nolint:errcheck // same kind
 	}
 }
 
 func (s *memStore) Get(_ context.Context, key store.Key, obj v1alpha1.Object) error {
+	return s.get(key, obj)
+}
+
+// get is Get for the simulation around the controller, which has no ctx to give.
+func (s *memStore) get(key store.Key, obj v1alpha1.Object) error {
 	if s.dead() {
 		return errCrash
 	}
@@ -79,6 +84,11 @@ func (s *memStore) Get(_ context.Context, key store.Key, obj v1alpha1.Object) er
 }
 
 func (s *memStore) List(_ context.Context, kind v1alpha1.Kind, opts store.ListOptions) ([]v1alpha1.Object, error) {
+	return s.list(kind, opts)
+}
+
+// list is List for the simulation around the controller, which has no ctx to give.
+func (s *memStore) list(kind v1alpha1.Kind, opts store.ListOptions) ([]v1alpha1.Object, error) {
 	if s.dead() {
 		return nil, errCrash
 	}

@@ -169,7 +169,7 @@ func progressingCondition(s *State, p progress) v1alpha1.Condition {
 		c.Message = fmt.Sprintf("task %s on %s: %s", p.task.Name, p.task.Spec.Member, orElse(p.waiting, p.task.Spec.Reason))
 	case len(p.plan.Steps) > 0:
 		c.Status, c.Reason = v1alpha1.True, string(p.plan.Steps[0].Action)
-		c.Message = fmt.Sprintf("%d steps to go", len(p.plan.Steps))
+		c.Message = fmt.Sprintf("steps to go: %d", len(p.plan.Steps))
 	case s.formed() && neverUp(s):
 		c.Status, c.Reason, c.Message = v1alpha1.True, "Forming", "the members are electing their first leader"
 	default:

@@ -110,14 +110,14 @@ func (w *world) now() time.Time {
 
 func (w *world) cluster() *v1alpha1.EtcdCluster {
 	c := &v1alpha1.EtcdCluster{}
-	if err := w.store.Get(context.Background(), store.Key{Namespace: "default", Name: "c"}, c); err != nil {
+	if err := w.store.get(store.Key{Namespace: "default", Name: "c"}, c); err != nil {
 		return nil
 	}
 	return c
 }
 
 func (w *world) members() []*v1alpha1.EtcdMember {
-	objects, _ := w.store.List(context.Background(), v1alpha1.KindMember, store.ListOptions{})
+	objects, _ := w.store.list(v1alpha1.KindMember, store.ListOptions{})
 	var out []*v1alpha1.EtcdMember
 	for _, o := range objects {
 		m, _ := o.(*v1alpha1.EtcdMember)
@@ -288,7 +288,7 @@ func (w *world) noteOrders() {
 
 // checkOneTask is the law: one mutation at a time.
 func (w *world) checkOneTask() {
-	objects, _ := w.store.List(context.Background(), v1alpha1.KindTask, store.ListOptions{})
+	objects, _ := w.store.list(v1alpha1.KindTask, store.ListOptions{})
 	var open []string
 	for _, o := range objects {
 		if t, _ := o.(*v1alpha1.EtcdTask); !t.Finished() {

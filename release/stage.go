@@ -1,6 +1,7 @@
 package release
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -31,6 +32,8 @@ type AddOptions struct {
 	ArchiveDigest string
 	// MaxSize in bytes of the download and of what is unpacked. Default: 1 GiB.
 	MaxSize int64
+	// Source to note. Default: the path or URL it came from.
+	Source string
 	// Timeout of a download. Default: 10 minutes.
 	Timeout time.Duration
 }
@@ -66,6 +69,7 @@ type stage struct {
 // add makes a stage, has it filled, and makes a release of it. Whatever fails,
 // nothing of it stays.
 func (c *Catalog) add(ctx context.Context, source string, opts AddOptions, fill func(*stage) error) (Release, error) {
+	source = cmp.Or(opts.Source, source)
 	dir, err := os.MkdirTemp(c.dir, stagePrefix)
 	if err != nil {
 		return Release{}, fmt.Errorf("add a release: %w", err)

@@ -46,7 +46,7 @@ func ThreeWay(live v1alpha1.Object, doc Document) (v1alpha1.Object, bool, error)
 		return nil, false, fmt.Errorf("merge %s into what is there: %w", describe(live), err)
 	}
 	keepServed(after, before, doc.Raw)
-	if err := k.applyDefaults(after); err != nil {
+	if err = k.applyDefaults(after); err != nil {
 		return nil, false, err
 	}
 	merged, err := fromMap(kind, after)

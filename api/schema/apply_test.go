@@ -25,7 +25,7 @@ func apply(t *testing.T, live v1alpha1.Object, text string) (*v1alpha1.EtcdClust
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := obj.(*v1alpha1.EtcdCluster)
+	c := as[*v1alpha1.EtcdCluster](t, obj)
 	if live == nil {
 		c.Namespace, c.UID, c.ResourceVersion, c.Generation = "default", "u", "1", 1
 		c.Finalizers = []string{v1alpha1.FinalizerCluster}
@@ -48,7 +48,8 @@ func TestApply(t *testing.T) {
 	}
 	live.Status.Ready = "3/3"
 
-	if again, changed := apply(t, live, first); changed || again.ResourceVersion != "1" {
+	again, changed := apply(t, live, first)
+	if changed || again.ResourceVersion != "1" {
 		t.Error("applying the same file changed something")
 	}
 	// Another actor sets a field that has a default, and one that has none.
@@ -56,7 +57,7 @@ func TestApply(t *testing.T) {
 	live.Spec.RestartedAt = &at
 	live.Spec.Etcd.SnapshotCount = 5000
 	live.Labels = map[string]string{"owner": "them"}
-	if again, changed := apply(t, live, first); changed || again.Spec.Etcd.SnapshotCount != 5000 || again.Spec.RestartedAt == nil {
+	if again, changed = apply(t, live, first); changed || again.Spec.Etcd.SnapshotCount != 5000 || again.Spec.RestartedAt == nil {
 		t.Errorf("another's fields were reset: %+v", again.Spec)
 	}
 
@@ -166,12 +167,12 @@ func TestApplySecretKeepsDataOutOfTheAnnotation(t *testing.T) {
 	if err != nil || !changed {
 		t.Fatal(changed, err)
 	}
-	live := created.(*v1alpha1.Secret)
+	live := as[*v1alpha1.Secret](t, created)
 	live.Namespace = "default"
 	if len(live.Annotations) != 0 || string(live.Data["one"]) != "hunter2" {
 		t.Fatalf("created %+v", live)
 	}
-	if _, changed, err := ThreeWay(live, doc); err != nil || changed {
+	if _, changed, err = ThreeWay(live, doc); err != nil || changed {
 		t.Fatal(changed, err)
 	}
 	live.Labels["theirs"] = "z"
@@ -179,7 +180,7 @@ func TestApplySecretKeepsDataOutOfTheAnnotation(t *testing.T) {
 	if err != nil || !changed {
 		t.Fatal(changed, err)
 	}
-	s := next.(*v1alpha1.Secret)
+	s := as[*v1alpha1.Secret](t, next)
 	if len(s.Data) != 1 || string(s.Data["two"]) != "t" || len(s.Annotations) != 0 || len(s.Labels) != 3 {
 		t.Fatalf("merged to %+v", s)
 	}

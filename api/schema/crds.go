@@ -20,7 +20,7 @@ import (
 //go:embed crds/*.yaml
 var crdFiles embed.FS
 
-// ErrUnknownKind: the object is of no kind that Quorate has.
+// ErrUnknownKind says that the object is of no kind that Quorate has.
 var ErrUnknownKind = errors.New("unknown kind")
 
 // kindSchema is what is known of one kind, each part made when first asked for.
@@ -87,12 +87,12 @@ func loadShape(kind v1alpha1.Kind) (*shape, error) {
 		return nil, err
 	}
 	crd := &extv1.CustomResourceDefinition{}
-	if err := yaml.UnmarshalStrict(raw, crd); err != nil {
+	if err = yaml.UnmarshalStrict(raw, crd); err != nil {
 		return nil, fmt.Errorf("read the CRD of %s: %w", kind.Kind, err)
 	}
 	props := &apiextensions.JSONSchemaProps{}
 	v1props := crd.Spec.Versions[0].Schema.OpenAPIV3Schema
-	if err := extv1.Convert_v1_JSONSchemaProps_To_apiextensions_JSONSchemaProps(v1props, props, nil); err != nil {
+	if err = extv1.Convert_v1_JSONSchemaProps_To_apiextensions_JSONSchemaProps(v1props, props, nil); err != nil {
 		return nil, fmt.Errorf("convert the CRD of %s: %w", kind.Kind, err)
 	}
 	structural, err := schema.NewStructural(props)

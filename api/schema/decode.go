@@ -148,11 +148,11 @@ func (k *kindSchema) decode(ctx context.Context, m map[string]any, doc *Document
 		foldStringData(m)
 	}
 	doc.Raw = runtime.DeepCopyJSON(m)
-	if err := k.applyDefaults(m); err != nil {
+	if err = k.applyDefaults(m); err != nil {
 		return nil, err
 	}
 	meta := dropMistyped(w.causes, m)
-	causes := append(w.causes, checkMetaMap(k.kind, meta)...)
+	causes := slices.Concat(w.causes, checkMetaMap(k.kind, meta))
 	more, err := k.check(ctx, m, nil, len(causes) > 0)
 	if err != nil {
 		return nil, err

@@ -44,7 +44,7 @@ func TestMistakes(t *testing.T) {
 		{"not YAML", clusterHead + "spec: {version: 3.7.3\n", 5, "cannot be read as YAML or JSON"},
 		{"tab", clusterHead + "spec:\n\tversion: 3.7.3\n", 6, "cannot be read as YAML or JSON"},
 		{"second document", clusterHead + "spec: {version: 3.7.3}\n---\n# another\n" + strings.Replace(strings.TrimPrefix(hostText, "\n"), "{address", "{zone: 1, address", 1), 11, "(document 2): EtcdHost h1"},
-		{"in a list", "apiVersion: v1\nkind: List\nitems:\n- apiVersion: quorate.io/v1alpha1\n  kind: EtcdHost\n  metadata: {name: h}\n  spec:\n    adress: 10.0.0.7\n", 8, "EtcdHost h: spec.adress: unknown field; did you mean address?"},
+		{"in a list", "apiVersion: v1\nkind: List\nitems:\n- apiVersion: quorate.io/v1alpha1\n  kind: EtcdHost\n  metadata: {name: h}\n  spec:\n    zoen: z1\n", 8, "EtcdHost h: spec.zoen: unknown field; did you mean zone?"},
 		{"in JSON", "{\n  \"apiVersion\": \"quorate.io/v1alpha1\",\n  \"kind\": \"EtcdHost\",\n  \"metadata\": {\"name\": \"h\"},\n  \"spec\": {\"address\": 1}\n}", 5, "spec.address: got 1, expected text"},
 		{"twice in JSON that is not YAML", `{"apiVersion": "quorate.io/v1alpha1", "kind": "EtcdHost", "metadata": {"name": "h"}, "spec": {"zone": "\ud83d\ude00", "address": "10.0.0.7", "address": "10.0.0.8"}}`, 0, `address`},
 	}
@@ -178,7 +178,7 @@ func TestWhatGetPrintsCanBeApplied(t *testing.T) {
 	if len(docs) != 2 {
 		t.Fatalf("%d documents, want 2", len(docs))
 	}
-	got := docs[0].Object.(*v1alpha1.EtcdCluster)
+	got := as[*v1alpha1.EtcdCluster](t, docs[0].Object)
 	if got.Status.Ready != "" || got.Finalizers != nil || got.Generation != 0 || !got.CreationTimestamp.IsZero() || got.Annotations != nil {
 		t.Errorf("kept what is the fleet's: %+v", got)
 	}

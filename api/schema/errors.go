@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// ErrInvalid: what was given is not valid. Every *Error is one.
+// ErrInvalid says that what was given is not valid. Every *Error is one.
 var ErrInvalid = errors.New("invalid")
 
 // Error lists all that is wrong with what was given. It reads as one line for each

@@ -14,7 +14,7 @@ import (
 	"github.com/quorate/quorate/api/v1alpha1"
 )
 
-// ErrUnknownField: the kind has no such field.
+// ErrUnknownField says that the kind has no such field.
 var ErrUnknownField = errors.New("unknown field")
 
 // Explanation says what a kind or a field of it is.

@@ -28,6 +28,9 @@ func TestExplain(t *testing.T) {
 	if len(rules) != 2 || !strings.HasPrefix(rules[0], "quotaBackend must be a whole number") {
 		t.Errorf("rules are %q", rules)
 	}
+}
+
+func TestExplainEachType(t *testing.T) {
 	for _, c := range []struct {
 		path, typ, def string
 		limits, enum   []string

@@ -157,6 +157,7 @@ func (s *source) repeated(n *yaml.Node, at path, causes []Cause) []Cause {
 		for i, item := range n.Content {
 			causes = s.repeated(item, at.item(i), causes)
 		}
+	default: // A scalar has no keys, and an alias repeats what was looked at already.
 	}
 	return causes
 }
@@ -193,6 +194,7 @@ func child(n *yaml.Node, step string) (key, value *yaml.Node) {
 		if i, err := strconv.Atoi(step); err == nil && i >= 0 && i < len(n.Content) {
 			return n.Content[i], n.Content[i]
 		}
+	default: // Nothing lies below a scalar, and what an alias means has another line.
 	}
 	return nil, nil
 }

@@ -64,7 +64,7 @@ func structuralOfType(t reflect.Type) schema.Structural {
 
 func addFields(s *schema.Structural, t reflect.Type) {
 	var docs map[string]string
-	if d, ok := reflect.New(t).Interface().(interface{ SwaggerDoc() map[string]string }); ok {
+	if d, ok := reflect.TypeAssert[interface{ SwaggerDoc() map[string]string }](reflect.New(t)); ok {
 		docs = d.SwaggerDoc()
 	}
 	if s.Description == "" {

@@ -142,16 +142,16 @@ func schemaCause(s *structural.Structural, e *field.Error) Cause {
 	}
 	detail := inBody.ReplaceAllString(e.Detail, "")
 	c.Suggestion = meaning(here)
-	switch {
-	case e.Type == field.ErrorTypeRequired:
+	switch e.Type {
+	case field.ErrorTypeRequired:
 		c.Message = "is required"
-	case e.Type == field.ErrorTypeNotSupported:
+	case field.ErrorTypeNotSupported:
 		values := enumOf(here)
 		c.Message = fmt.Sprintf("got %s, expected one of %s", show(e.BadValue), strings.Join(values, ", "))
 		if best := nearest(fmt.Sprint(e.BadValue), values); best != "" {
 			c.Suggestion = "did you mean " + best + "?"
 		}
-	case e.Type == field.ErrorTypeTooLong || e.Type == field.ErrorTypeTooMany || e.Type == field.ErrorTypeDuplicate:
+	case field.ErrorTypeTooLong, field.ErrorTypeTooMany, field.ErrorTypeDuplicate:
 		c.Message = e.ErrorBody()
 	default:
 		c.Message = fmt.Sprintf("got %s, which %s", show(e.BadValue), detail)

@@ -11,27 +11,34 @@ import (
 )
 
 // decode reads one valid object.
-func decode[T v1alpha1.Object](t testing.TB, text string) T {
-	t.Helper()
-	docs, err := Decode(t.Context(), []byte(text))
+func decode[T v1alpha1.Object](tb testing.TB, text string) T {
+	tb.Helper()
+	docs, err := Decode(tb.Context(), []byte(text))
 	if err != nil {
-		t.Fatalf("decode:\n%v", err)
+		tb.Fatalf("decode:\n%v", err)
 	}
-	obj, ok := docs[0].Object.(T)
-	if !ok {
-		t.Fatalf("decoded a %T", docs[0].Object)
-	}
+	obj := as[T](tb, docs[0].Object)
 	if obj.GetNamespace() == "" && v1alpha1.KindOf(obj).Namespaced {
 		obj.SetNamespace("default")
 	}
 	return obj
 }
 
+// as is obj as the type that it must have.
+func as[T v1alpha1.Object](tb testing.TB, obj v1alpha1.Object) T {
+	tb.Helper()
+	typed, ok := obj.(T)
+	if !ok {
+		tb.Fatalf("got a %T", obj)
+	}
+	return typed
+}
+
 const clusterHead = "apiVersion: quorate.io/v1alpha1\nkind: EtcdCluster\nmetadata:\n  name: playground\n"
 
-func newCluster(t testing.TB, spec string) *v1alpha1.EtcdCluster {
-	t.Helper()
-	return decode[*v1alpha1.EtcdCluster](t, clusterHead+"spec:\n  version: 3.7.3\n"+spec)
+func newCluster(tb testing.TB, spec string) *v1alpha1.EtcdCluster {
+	tb.Helper()
+	return decode[*v1alpha1.EtcdCluster](tb, clusterHead+"spec:\n  version: 3.7.3\n"+spec)
 }
 
 const memberText = `
@@ -131,7 +138,8 @@ func clusterWith(line string) []byte {
 	return []byte(text + line + "\n")
 }
 
-func wantCause(t *testing.T, err error, field, want string) Cause {
+// wantCause fails the test unless err has a cause at field that says want.
+func wantCause(t *testing.T, err error, field, want string) {
 	t.Helper()
 	var all *Error
 	if !errors.As(err, &all) || !errors.Is(err, ErrInvalid) {
@@ -139,20 +147,32 @@ func wantCause(t *testing.T, err error, field, want string) Cause {
 	}
 	for _, c := range all.Causes {
 		if c.Field == field && strings.Contains(c.String(), want) {
-			return c
+			return
 		}
 	}
 	t.Fatalf("no cause at %q with %q in:\n%v", field, want, err)
-	return Cause{}
+}
+
+// rewrite is an object and what somebody made of it.
+type rewrite struct{ old, now v1alpha1.Object }
+
+// rewritten changes a copy of an object.
+func rewritten[T interface {
+	v1alpha1.Object
+	DeepCopy() T
+}](old T, change func(T)) rewrite {
+	now := old.DeepCopy()
+	change(now)
+	return rewrite{old, now}
 }
 
 // TestRulesOfChange tries each transition rule both ways.
 func TestRulesOfChange(t *testing.T) {
-	cluster := func(change func(*v1alpha1.EtcdClusterSpec)) func(v1alpha1.Object) {
-		return func(o v1alpha1.Object) { change(&o.(*v1alpha1.EtcdCluster).Spec) }
+	cluster := func(old *v1alpha1.EtcdCluster, change func(*v1alpha1.EtcdClusterSpec)) rewrite {
+		return rewritten(old, func(c *v1alpha1.EtcdCluster) { change(&c.Spec) })
 	}
-	member := func(change func(*v1alpha1.EtcdMemberSpec)) func(v1alpha1.Object) {
-		return func(o v1alpha1.Object) { change(&o.(*v1alpha1.EtcdMember).Spec) }
+	member := func(old *v1alpha1.EtcdMember, change func(*v1alpha1.EtcdMemberSpec)) rewrite {
+		return rewritten(old, func(m *v1alpha1.EtcdMember) { change(&m.Spec) })
 	}
 	plain := newCluster(t, "")
 	withCA := newCluster(t, "  tls: {mode: CASecret, caSecretRef: ca}\n")
@@ -163,45 +183,42 @@ func TestRulesOfChange(t *testing.T) {
 	task := decode[*v1alpha1.EtcdTask](t, taskText)
 
 	cases := []struct {
-		name   string
-		old    v1alpha1.Object
-		change func(v1alpha1.Object)
-		field  string
-		want   string // "" when it is allowed
+		name string
+		rewrite
+		field string
+		want  string // "" when it is allowed
 	}{
-		{"nothing", plain, func(v1alpha1.Object) {}, "", ""},
-		{"suspend", plain, cluster(func(s *v1alpha1.EtcdClusterSpec) { s.Suspended = true }), "", ""},
-		{"tune", plain, cluster(func(s *v1alpha1.EtcdClusterSpec) { s.Etcd.MaxTxnOps = 512 }), "", ""},
-		{"SANs", plain, cluster(func(s *v1alpha1.EtcdClusterSpec) { s.TLS.ExtraSANs = []string{"a.example"} }), "", ""},
-		{"replicas", plain, cluster(func(s *v1alpha1.EtcdClusterSpec) { s.Replicas = 5 }), "spec.replicas", "scaling is not part"},
-		{"version", plain, cluster(func(s *v1alpha1.EtcdClusterSpec) { s.Version = "3.7.4" }), "spec.version", "upgrades are not part"},
-		{"TLS off", plain, cluster(func(s *v1alpha1.EtcdClusterSpec) { s.TLS.Mode = v1alpha1.TLSDisabled }), "spec.tls", "can't be changed"},
-		{"another CA", withCA, cluster(func(s *v1alpha1.EtcdClusterSpec) { s.TLS.CASecretRef = "other" }), "spec.tls", "can't be changed"},
-		{"a CA of no use", plain, cluster(func(s *v1alpha1.EtcdClusterSpec) { s.TLS.CASecretRef = "ca" }), "spec.tls", "can't be changed"},
-		{"same CA", withCA, cluster(func(s *v1alpha1.EtcdClusterSpec) { s.TLS.LeafValidity = "24h" }), "", ""},
-		{"no ports spelt out", plain, cluster(func(s *v1alpha1.EtcdClusterSpec) { s.Ports = &v1alpha1.Ports{} }), "", ""},
-		{"ports given", plain, cluster(func(s *v1alpha1.EtcdClusterSpec) { s.Ports = &v1alpha1.Ports{Peer: 2380} }), "spec.ports", "can't be changed"},
-		{"ports taken", withPorts, cluster(func(s *v1alpha1.EtcdClusterSpec) { s.Ports = nil }), "spec.ports", "can't be changed"},
-		{"ports changed", withPorts, cluster(func(s *v1alpha1.EtcdClusterSpec) { s.Ports = &v1alpha1.Ports{Client: 2381} }), "spec.ports", "can't be changed"},
-		{"metrics port", withPorts, cluster(func(s *v1alpha1.EtcdClusterSpec) { s.Ports = &v1alpha1.Ports{Client: 2379, Metrics: 1} }), "spec.ports", "can't be changed"},
-		{"same ports", withPorts, cluster(func(s *v1alpha1.EtcdClusterSpec) { s.Ports = &v1alpha1.Ports{Client: 2379} }), "", ""},
-		{"another name", plain, func(o v1alpha1.Object) { o.SetName("other") }, "metadata.name", "can't be changed"},
-		{"another namespace", plain, func(o v1alpha1.Object) { o.SetNamespace("other") }, "metadata.namespace", "can't be changed"},
-		{"another UID", plain, func(o v1alpha1.Object) { o.SetUID("other") }, "metadata.uid", "can't be changed"},
-		{"run", fresh, member(func(s *v1alpha1.EtcdMemberSpec) { s.Run = v1alpha1.RunRunning }), "", ""},
-		{"join", fresh, member(func(s *v1alpha1.EtcdMemberSpec) { s.MemberID = "1" }), "", ""},
-		{"other ID", joined, member(func(s *v1alpha1.EtcdMemberSpec) { s.MemberID = "1" }), "spec", "keeps its ID"},
-		{"no ID", joined, member(func(s *v1alpha1.EtcdMemberSpec) { s.MemberID = "" }), "spec", "keeps its ID"},
-		{"other host", fresh, member(func(s *v1alpha1.EtcdMemberSpec) { s.Host = "h2" }), "spec", "it is replaced"},
-		{"other cluster", fresh, member(func(s *v1alpha1.EtcdMemberSpec) { s.ClusterName = "b" }), "spec", "it is replaced"},
-		{"task", task, func(o v1alpha1.Object) { o.(*v1alpha1.EtcdTask).Spec.Reason = "" }, "spec", "never changes"},
-		{"task status", task, func(o v1alpha1.Object) { o.(*v1alpha1.EtcdTask).Status.Phase = v1alpha1.TaskActing }, "", ""},
+		{"nothing", cluster(plain, func(*v1alpha1.EtcdClusterSpec) {}), "", ""},
+		{"suspend", cluster(plain, func(s *v1alpha1.EtcdClusterSpec) { s.Suspended = true }), "", ""},
+		{"tune", cluster(plain, func(s *v1alpha1.EtcdClusterSpec) { s.Etcd.MaxTxnOps = 512 }), "", ""},
+		{"SANs", cluster(plain, func(s *v1alpha1.EtcdClusterSpec) { s.TLS.ExtraSANs = []string{"a.example"} }), "", ""},
+		{"replicas", cluster(plain, func(s *v1alpha1.EtcdClusterSpec) { s.Replicas = 5 }), "spec.replicas", "scaling is not part"},
+		{"version", cluster(plain, func(s *v1alpha1.EtcdClusterSpec) { s.Version = "3.7.4" }), "spec.version", "upgrades are not part"},
+		{"TLS off", cluster(plain, func(s *v1alpha1.EtcdClusterSpec) { s.TLS.Mode = v1alpha1.TLSDisabled }), "spec.tls", "can't be changed"},
+		{"another CA", cluster(withCA, func(s *v1alpha1.EtcdClusterSpec) { s.TLS.CASecretRef = "other" }), "spec.tls", "can't be changed"},
+		{"a CA of no use", cluster(plain, func(s *v1alpha1.EtcdClusterSpec) { s.TLS.CASecretRef = "ca" }), "spec.tls", "can't be changed"},
+		{"same CA", cluster(withCA, func(s *v1alpha1.EtcdClusterSpec) { s.TLS.LeafValidity = "24h" }), "", ""},
+		{"no ports spelt out", cluster(plain, func(s *v1alpha1.EtcdClusterSpec) { s.Ports = &v1alpha1.Ports{} }), "", ""},
+		{"ports given", cluster(plain, func(s *v1alpha1.EtcdClusterSpec) { s.Ports = &v1alpha1.Ports{Peer: 2380} }), "spec.ports", "can't be changed"},
+		{"ports taken", cluster(withPorts, func(s *v1alpha1.EtcdClusterSpec) { s.Ports = nil }), "spec.ports", "can't be changed"},
+		{"ports changed", cluster(withPorts, func(s *v1alpha1.EtcdClusterSpec) { s.Ports = &v1alpha1.Ports{Client: 2381} }), "spec.ports", "can't be changed"},
+		{"metrics port", cluster(withPorts, func(s *v1alpha1.EtcdClusterSpec) { s.Ports = &v1alpha1.Ports{Client: 2379, Metrics: 1} }), "spec.ports", "can't be changed"},
+		{"same ports", cluster(withPorts, func(s *v1alpha1.EtcdClusterSpec) { s.Ports = &v1alpha1.Ports{Client: 2379} }), "", ""},
+		{"another name", rewritten(plain, func(c *v1alpha1.EtcdCluster) { c.SetName("other") }), "metadata.name", "can't be changed"},
+		{"another namespace", rewritten(plain, func(c *v1alpha1.EtcdCluster) { c.SetNamespace("other") }), "metadata.namespace", "can't be changed"},
+		{"another UID", rewritten(plain, func(c *v1alpha1.EtcdCluster) { c.SetUID("other") }), "metadata.uid", "can't be changed"},
+		{"run", member(fresh, func(s *v1alpha1.EtcdMemberSpec) { s.Run = v1alpha1.RunRunning }), "", ""},
+		{"join", member(fresh, func(s *v1alpha1.EtcdMemberSpec) { s.MemberID = "1" }), "", ""},
+		{"other ID", member(joined, func(s *v1alpha1.EtcdMemberSpec) { s.MemberID = "1" }), "spec", "keeps its ID"},
+		{"no ID", member(joined, func(s *v1alpha1.EtcdMemberSpec) { s.MemberID = "" }), "spec", "keeps its ID"},
+		{"other host", member(fresh, func(s *v1alpha1.EtcdMemberSpec) { s.Host = "h2" }), "spec", "it is replaced"},
+		{"other cluster", member(fresh, func(s *v1alpha1.EtcdMemberSpec) { s.ClusterName = "b" }), "spec", "it is replaced"},
+		{"task", rewritten(task, func(k *v1alpha1.EtcdTask) { k.Spec.Reason = "" }), "spec", "never changes"},
+		{"task status", rewritten(task, func(k *v1alpha1.EtcdTask) { k.Status.Phase = v1alpha1.TaskActing }), "", ""},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			obj := c.old.DeepCopyObject().(v1alpha1.Object)
-			c.change(obj)
-			err := Validate(t.Context(), obj, c.old)
+			err := Validate(t.Context(), c.now, c.old)
 			if c.want == "" {
 				if err != nil {
 					t.Fatal(err)
@@ -295,8 +312,8 @@ func TestSecrets(t *testing.T) {
 	if string(s.Data["tls.key"]) != "k" || string(s.Data["ca.crt"]) != "c" || s.StringData != nil {
 		t.Fatalf("data is %q", s.Data)
 	}
-	if s := decode[*v1alpha1.Secret](t, head); s.Type != "Opaque" {
-		t.Fatalf("type is %q", s.Type)
+	if plain := decode[*v1alpha1.Secret](t, head); plain.Type != "Opaque" {
+		t.Fatalf("type is %q", plain.Type)
 	}
 	for _, c := range []struct{ name, text, field, want string }{
 		{"no key", "type: kubernetes.io/tls\nstringData: {tls.crt: c}", "data[tls.key]", "is required"},

@@ -193,7 +193,8 @@ func (k *Keyring) addPrimary(now time.Time) error {
 	return k.write(append([]sealingKey{key}, k.keys...))
 }
 
-// keepOnly drops every key but the primary and those in use.
+// keepOnly drops every key but the primary and those in use. The keyring as it was
+// is kept beside it first: backups of its time can be opened with no other.
 func (k *Keyring) keepOnly(inUse map[string]bool) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -202,6 +203,16 @@ func (k *Keyring) keepOnly(inUse map[string]bool) error {
 		if inUse[key.ID] {
 			kept = append(kept, key)
 		}
+	}
+	if len(kept) == len(k.keys) {
+		return nil
+	}
+	raw, err := encodeKeyring(k.keys)
+	if err != nil {
+		return err
+	}
+	if err := atomicfile.Write(k.path+".until-"+k.keys[0].ID, raw, keyringPerm); err != nil {
+		return fmt.Errorf("keep the old keyring: %w", err)
 	}
 	return k.write(kept)
 }

@@ -18,7 +18,8 @@ import (
 // It can be cut off at any point: the key is in the keyring's file before it is
 // used, and the old ones stay there until nothing needs them. Calling it again
 // finishes what was begun, without making yet another key. A backup made before
-// needs the keyring of its time: keep a copy of that file as long as the backup.
+// needs the keyring of its time, which is kept beside the keyring's file under its
+// name and ".until-" with the ID of the key that came then.
 func (s *Store) RotateKey(ctx context.Context) (int, error) {
 	s.rotating.Lock()
 	defer s.rotating.Unlock()

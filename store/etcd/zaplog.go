@@ -47,8 +47,15 @@ func (h haltHook) OnWrite(entry *zapcore.CheckedEntry, fields []zapcore.Field) {
 	runtime.Goexit()
 }
 
-func (b *bridge) level(l zapcore.Level) slog.Level {
+// newStoreNoise is what etcd 3.7 reports as an error of each new database: the
+// monitor of its storage version looks before the first term is written, and
+// looks again some seconds later.
+const newStoreNoise = "failed to update storage version"
+
+func (b *bridge) level(l zapcore.Level, message string) slog.Level {
 	switch {
+	case message == newStoreNoise:
+		return slog.LevelDebug
 	case l >= zapcore.ErrorLevel:
 		return slog.LevelError
 	case l == zapcore.WarnLevel && b.ready.Load():
@@ -60,7 +67,7 @@ func (b *bridge) level(l zapcore.Level) slog.Level {
 
 // Enabled implements zapcore.Core.
 func (b *bridge) Enabled(l zapcore.Level) bool {
-	return b.log.Enabled(b.ctx, b.level(l))
+	return b.log.Enabled(b.ctx, b.level(l, ""))
 }
 
 // With implements zapcore.Core.
@@ -89,7 +96,7 @@ func (b *bridge) Write(entry zapcore.Entry, fields []zapcore.Field) error {
 	for _, name := range slices.Sorted(maps.Keys(enc.Fields)) {
 		attrs = append(attrs, slog.Any(name, enc.Fields[name]))
 	}
-	b.log.LogAttrs(b.ctx, b.level(entry.Level), "etcd of the store", attrs...)
+	b.log.LogAttrs(b.ctx, b.level(entry.Level, entry.Message), "etcd of the store", attrs...)
 	return nil
 }
 

@@ -1,0 +1,125 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/quorate/quorate/store"
+	"github.com/quorate/quorate/store/remote"
+)
+
+var eventForms = []string{outTable, outJSON, outYAML}
+
+type eventOptions struct {
+	cluster string
+	all     bool
+	watch   bool
+	output  string
+}
+
+func eventsCommand(e *env) *cobra.Command {
+	var o eventOptions
+	cmd := &cobra.Command{
+		Use:   "events",
+		Short: "Show what happened, oldest first",
+		Long: `Show what happened to clusters, members and hosts, oldest first. With -w it goes on
+with what happens from now on. Events are kept for a week.`,
+		Example: `  quorate events
+  quorate events -c playground -w
+  quorate events -A -o json`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := checkOutput(cmd, o.output, eventForms...); err != nil {
+				return err
+			}
+			if o.watch && o.output == outYAML {
+				return usagef(cmd, "--watch writes lines: use -o table or -o json with it")
+			}
+			return e.events(cmd.Context(), o)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVarP(&o.cluster, "cluster", "c", "", "only what concerns a cluster, its members and tasks")
+	f.BoolVarP(&o.all, "all-namespaces", "A", false, "events of all namespaces")
+	f.BoolVarP(&o.watch, "watch", "w", false, "go on with what happens from now on")
+	outputFlag(cmd, &o.output, eventForms...)
+	completeWith(cmd, "cluster", e.completeClusterFlag)
+	return cmd
+}
+
+func (e *env) events(ctx context.Context, o eventOptions) error {
+	c, err := e.connect()
+	if err != nil {
+		return err
+	}
+	opts := store.EventOptions{Namespace: e.namespace, Cluster: strings.TrimPrefix(o.cluster, "cluster/")}
+	if o.all {
+		opts.Namespace = ""
+	}
+	events, err := recent(ctx, c, opts)
+	if err != nil {
+		return err
+	}
+	if o.watch {
+		return e.watchEvents(ctx, c, opts, events, o.output)
+	}
+	if o.output != outTable {
+		return e.printValue(o.output, map[string]any{"kind": "EventList", "apiVersion": "v1", "items": events})
+	}
+	if len(events) == 0 {
+		e.errorf("nothing has happened\n")
+		return nil
+	}
+	return e.printEvents(events)
+}
+
+// recent reads the events of a namespace. Hosts have none: what concerns them is
+// shown with those of all namespaces.
+func recent(ctx context.Context, c *remote.Client, opts store.EventOptions) ([]store.Event, error) {
+	ctx, cancel := call(ctx)
+	defer cancel()
+	return c.Events(ctx, opts)
+}
+
+func (e *env) printEvents(events []store.Event) error {
+	g := grid{header: []string{"last seen", "type", "reason", "object", "count", "message"}}
+	now := time.Now()
+	for _, ev := range events {
+		g.add(age(ev.Time, now), string(ev.Type), ev.Reason, strings.ToLower(ev.Kind)+"/"+ev.Name, strconv.FormatInt(ev.Count, 10), ev.Message)
+	}
+	return g.write(e.Out, 0)
+}
+
+// watchEvents prints events line by line, since widths to come are not known.
+func (e *env) watchEvents(ctx context.Context, c *remote.Client, opts store.EventOptions, before []store.Event, form string) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	show := func(ev store.Event) error {
+		if form == outJSON {
+			raw, err := json.Marshal(ev)
+			if err != nil {
+				return err
+			}
+			e.printf("%s\n", raw)
+			return nil
+		}
+		e.printf("%s  %-7s  %-20s  %s  %s\n", ev.Time.Local().Format(time.DateTime), ev.Type, ev.Reason, strings.ToLower(ev.Kind)+"/"+ev.Name, ev.Message)
+		return nil
+	}
+	for _, ev := range before {
+		if err := show(ev); err != nil {
+			return err
+		}
+	}
+	for ev := range c.WatchEvents(ctx, opts) {
+		if err := show(ev); err != nil {
+			return err
+		}
+	}
+	return nil
+}

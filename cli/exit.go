@@ -1,0 +1,94 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/quorate/quorate/api/schema"
+	"github.com/quorate/quorate/store"
+)
+
+// Exit codes, as `quorate help exit-codes` documents them.
+const (
+	exitOK          = 0
+	exitFailed      = 1
+	exitUsage       = 2
+	exitNotFound    = 3
+	exitRefused     = 4
+	exitUnreachable = 5
+	exitTimedOut    = 6
+)
+
+const exitCodesText = `Exit codes are part of the interface: scripts may rely on them.
+
+  0  it is done
+  1  it failed; the text says why
+  2  wrong usage: an unknown command or flag, a missing argument
+  3  not found: no object of that name, or no cluster to talk to
+  4  refused: invalid, in conflict with what is stored, or not allowed
+  5  the server can't be reached, or its store can't answer
+  6  timed out while waiting
+
+quorate etcdctl ends with the code of etcdctl. When several objects fail for
+different reasons, the code is that of the first.`
+
+var (
+	// errTimedOut: what was waited for did not come in time.
+	errTimedOut = errors.New("timed out")
+	// errCancelled: a person said no, or pressed Ctrl-C.
+	errCancelled = errors.New("cancelled")
+	// errNoServer: nothing says how a server is reached.
+	errNoServer = errors.New("no server is known")
+)
+
+// usageError is a mistake in how a command was called.
+type usageError struct {
+	command string
+	text    string
+}
+
+// Error says what is wrong and where to read how it is right.
+func (e *usageError) Error() string {
+	return e.text + "\nsee `" + e.command + " --help`"
+}
+
+func usagef(cmd *cobra.Command, format string, args ...any) error {
+	return &usageError{command: cmd.CommandPath(), text: fmt.Sprintf(format, args...)}
+}
+
+// exitCode is the exit code of an error.
+func exitCode(err error) int {
+	if _, ok := errors.AsType[*usageError](err); ok {
+		return exitUsage
+	}
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.Is(err, errTimedOut):
+		return exitTimedOut
+	case errors.Is(err, store.ErrNotFound):
+		return exitNotFound
+	case errors.Is(err, store.ErrInvalid), errors.Is(err, schema.ErrInvalid), errors.Is(err, store.ErrConflict),
+		errors.Is(err, store.ErrForbidden), errors.Is(err, store.ErrExists):
+		return exitRefused
+	case errors.Is(err, store.ErrUnavailable), errors.Is(err, store.ErrStale), errors.Is(err, errNoServer):
+		return exitUnreachable
+	}
+	return exitFailed
+}
+
+// errorText is an error as it is printed: further lines are indented.
+func errorText(err error) string {
+	if errors.Is(err, context.Canceled) && !errors.Is(err, store.ErrUnavailable) {
+		err = errCancelled
+	}
+	if errors.Is(err, fs.ErrPermission) && !strings.Contains(err.Error(), "chmod") && exitCode(err) == exitFailed {
+		err = fmt.Errorf("%w: run it as a user who may, or choose another place with --data-dir", err)
+	}
+	return strings.ReplaceAll(strings.TrimRight(err.Error(), "\n"), "\n", "\n  ")
+}

@@ -1,0 +1,105 @@
+package cli
+
+import (
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// Groups of commands in the help.
+const (
+	groupStart   = "start"
+	groupObjects = "objects"
+	groupChange  = "change"
+	groupWatch   = "watch"
+	groupRun     = "run"
+	groupMore    = "more"
+)
+
+func newRoot(e *env) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "quorate",
+		Short: "Run, watch and change fleets of etcd clusters",
+		Long: `Quorate runs etcd clusters and looks after them: you declare a cluster in a file,
+and quorate starts real etcd processes with TLS, keeps them running, and changes
+them one member at a time.
+
+Begin with "quorate up": it runs a cluster of three members on this machine and
+prints what to try next.`,
+		Example: `  quorate up
+  quorate etcdctl -c playground put hello world
+  quorate get clusters`,
+		SilenceErrors:              true,
+		SilenceUsage:               true,
+		SuggestionsMinimumDistance: 2,
+		Args:                       cobra.ArbitraryArgs,
+		RunE:                       runGroup,
+	}
+	root.SetIn(e.In)
+	root.SetOut(e.Out)
+	root.SetErr(e.Err)
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usagef(cmd, "%v", err)
+	})
+	e.bind(root)
+	root.AddGroup(
+		&cobra.Group{ID: groupStart, Title: "Start here:"},
+		&cobra.Group{ID: groupObjects, Title: "Read and write objects:"},
+		&cobra.Group{ID: groupChange, Title: "Change a cluster:"},
+		&cobra.Group{ID: groupWatch, Title: "See what happens:"},
+		&cobra.Group{ID: groupRun, Title: "Run the parts by themselves:"},
+		&cobra.Group{ID: groupMore, Title: "More:"},
+	)
+	add := func(group string, commands ...*cobra.Command) {
+		for _, c := range commands {
+			c.GroupID = group
+			root.AddCommand(c)
+		}
+	}
+	add(groupStart, upCommand(e), downCommand(e), etcdctlCommand(e))
+	add(groupObjects, getCommand(e), describeCommand(e), applyCommand(e), deleteCommand(e), explainCommand(e))
+	add(groupChange, planCommand(e), suspendCommand(e), resumeCommand(e), restartCommand(e))
+	add(groupWatch, waitCommand(e), logsCommand(e), eventsCommand(e))
+	add(groupRun, serverCommand(e), agentCommand(e), releaseCommand(e))
+	add(groupMore, versionCommand(e))
+	root.SetHelpCommandGroupID(groupMore)
+	root.SetCompletionCommandGroupID(groupMore)
+	root.AddCommand(memberCommand(e), &cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exitCodesText})
+	return root
+}
+
+// runGroup is a command that only has others below it.
+func runGroup(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return cmd.Help()
+	}
+	return unknownCommand(cmd, args[0])
+}
+
+func unknownCommand(cmd *cobra.Command, name string) error {
+	near := ""
+	if names := cmd.SuggestionsFor(name); len(names) > 0 {
+		near = ": did you mean " + strings.Join(names, " or ") + "?"
+	}
+	return usagef(cmd, "there is no command %q%s", cmd.CommandPath()+" "+name, near)
+}
+
+// argsBetween checks the number of arguments; what names those that are wanted.
+func argsBetween(least, most int, what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		switch {
+		case len(args) < least:
+			return usagef(cmd, "%s is missing", what)
+		case most >= 0 && len(args) > most && most == 0:
+			if cmd.HasSubCommands() {
+				return unknownCommand(cmd, args[0])
+			}
+			return usagef(cmd, "%s takes no arguments, and %q was given", cmd.CommandPath(), args[0])
+		case most >= 0 && len(args) > most:
+			return usagef(cmd, "%q is one argument too many: %s takes %s", args[most], cmd.CommandPath(), what)
+		}
+		return nil
+	}
+}
+
+var noArgs = argsBetween(0, 0, "")

@@ -1,0 +1,207 @@
+package cli
+
+import (
+	"bytes"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+)
+
+// mutating are the commands that change something and must be able to only say what
+// they would do. Plan --accept asks instead.
+var mutating = []string{
+	"quorate apply", "quorate delete", "quorate down", "quorate release add", "quorate restart", "quorate resume",
+	"quorate server restore", "quorate server rotate-key", "quorate server token", "quorate suspend",
+}
+
+// harmless are the others: they only read, or run until they are told to stop.
+var harmless = []string{
+	"quorate", "quorate agent", "quorate describe", "quorate etcdctl", "quorate events", "quorate explain", "quorate get",
+	"quorate logs", "quorate member", "quorate plan", "quorate release", "quorate release list", "quorate server",
+	"quorate server backup", "quorate up", "quorate version", "quorate wait",
+}
+
+func walk(cmd *cobra.Command, visit func(*cobra.Command)) {
+	visit(cmd)
+	for _, c := range cmd.Commands() {
+		walk(c, visit)
+	}
+}
+
+func TestEveryCommandExplainsItself(t *testing.T) {
+	var seen []string
+	walk(Root(), func(c *cobra.Command) {
+		path := c.CommandPath()
+		if c.IsAdditionalHelpTopicCommand() {
+			if c.Long == "" || c.Short == "" {
+				t.Errorf("the topic %q lacks a text", path)
+			}
+			return
+		}
+		seen = append(seen, path)
+		for _, v := range violations(c) {
+			t.Errorf("%s: %s", path, v)
+		}
+	})
+	for _, path := range slices.Concat(mutating, harmless) {
+		if !slices.Contains(seen, path) {
+			t.Errorf("there is no command %q: take it off the list", path)
+		}
+	}
+}
+
+func violations(c *cobra.Command) []string {
+	var found []string
+	for name, text := range map[string]string{"Short": c.Short, "Long": c.Long, "Example": c.Example} {
+		if text == "" {
+			found = append(found, "has no "+name)
+		}
+	}
+	if strings.HasSuffix(c.Short, ".") {
+		found = append(found, "Short ends with a period")
+	}
+	for line := range strings.Lines(c.Long) {
+		if len(strings.TrimSpace(line)) > 84 {
+			found = append(found, "Long has a line that is too long for a terminal: "+line)
+		}
+	}
+	for line := range strings.Lines(c.Example) {
+		if !strings.HasPrefix(line, "  quorate") {
+			found = append(found, "Example has a line that is not to be copied: "+line)
+		}
+	}
+	if c.Args == nil && !c.DisableFlagParsing {
+		found = append(found, "does not check its arguments")
+	}
+	path := c.CommandPath()
+	switch {
+	case slices.Contains(mutating, path):
+		if c.Flags().Lookup("dry-run") == nil {
+			found = append(found, "changes something and has no --dry-run")
+		}
+	case !slices.Contains(harmless, path):
+		found = append(found, "is on neither list: does it change something?")
+	}
+	return found
+}
+
+// TestViolations shows that TestEveryCommandExplainsItself can fail.
+func TestViolations(t *testing.T) {
+	root := &cobra.Command{Use: "quorate"}
+	bad := &cobra.Command{Use: "delete", Short: "Delete.", Example: "quorate delete", RunE: runGroup}
+	root.AddCommand(bad)
+	got := violations(bad)
+	slices.Sort(got)
+	want := []string{
+		"Example has a line that is not to be copied: quorate delete", "Short ends with a period",
+		"changes something and has no --dry-run", "does not check its arguments", "has no Long",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q\nwant %q", got, want)
+	}
+}
+
+// TestExamplesParse runs every example as far as its flags and arguments: what is
+// printed in a help must be accepted.
+func TestExamplesParse(t *testing.T) {
+	walk(Root(), func(c *cobra.Command) {
+		for line := range strings.Lines(c.Example) {
+			line, _, _ = strings.Cut(strings.ReplaceAll(strings.TrimSpace(line), "<64 hex digits>", strings.Repeat("a", 64)), " > ")
+			if i := strings.LastIndex(line, " | "); i >= 0 {
+				line = line[i+3:]
+			}
+			args := strings.Fields(strings.ReplaceAll(line, "'", ""))[1:]
+			root := Root()
+			cmd, rest, err := root.Find(args)
+			if err != nil {
+				t.Errorf("%s: %v", line, err)
+				continue
+			}
+			if cmd.DisableFlagParsing {
+				continue
+			}
+			if err := cmd.ParseFlags(rest); err != nil {
+				t.Errorf("%s: %v", line, err)
+				continue
+			}
+			if err := cmd.ValidateArgs(cmd.Flags().Args()); err != nil {
+				t.Errorf("%s: %v", line, err)
+			}
+		}
+	})
+}
+
+// run runs a command in this process, away from the user's own files.
+func run(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	for _, name := range []string{envServer, envToken, envCAFile} {
+		t.Setenv(name, "")
+	}
+	t.Setenv(envDataDir, t.TempDir())
+	var out, errs bytes.Buffer
+	code = Main(t.Context(), append([]string{"quorate"}, args...), Stdio{In: eof{}, Out: &out, Err: &errs})
+	return code, out.String(), errs.String()
+}
+
+func TestExitCodesAndTexts(t *testing.T) {
+	for _, tc := range []struct {
+		args   string
+		code   int
+		stderr string
+	}{
+		{"--help", exitOK, ""},
+		{"help exit-codes", exitOK, ""},
+		{"gett", exitUsage, `error: there is no command "quorate gett": did you mean get or agent?`},
+		{"ge clusters", exitUsage, `there is no command "quorate ge"`},
+		{"get", exitUsage, "error: KIND is missing\n  see `quorate get --help`"},
+		{"get clusterz", exitUsage, `there is no kind "clusterz": use one of clusters, members, hosts, tasks, secrets`},
+		{"get clusters --nope", exitUsage, "unknown flag: --nope\n  see `quorate get --help`"},
+		{"get clusters -o xml", exitUsage, `--output is "xml": use one of table, wide`},
+		{"get clusters -o jsonpath=", exitUsage, "--output jsonpath= wants a template"},
+		{"get cluster a -A", exitUsage, "-A and -l choose among all objects"},
+		{"get clusters -l a", exitUsage, `--selector has the term "a"`},
+		{"get clusters", exitUnreachable, "start one with `quorate up`"},
+		{"get clusters --server http://127.0.0.1:1", exitUnreachable, "--token-file, or in QUORATE_TOKEN"},
+		{"describe cluster", exitUsage, "name one object: KIND NAME, or KIND/NAME"},
+		{"describe cluster a b", exitUsage, `"b" is one argument too many`},
+		{"apply", exitUsage, "-f is missing"},
+		{"apply -f /does/not/exist", exitFailed, "read /does/not/exist: stat /does/not/exist: no such file"},
+		{"plan", exitUsage, "NAME is missing"},
+		{"plan a --yes", exitUsage, "--yes answers --accept"},
+		{"wait cluster/a", exitUsage, "--for is missing"},
+		{"wait cluster/a --for ready", exitUsage, `--for is "ready"`},
+		{"logs a --source x", exitUsage, `--source is "x": use one of etcd, error, supervisor`},
+		{"etcdctl get x", exitUsage, "-c is missing"},
+		{"etcdctl -c", exitUsage, "-c wants a value"},
+		{"etcdctl -c a get x", exitUnreachable, "start one with `quorate up`"},
+		{"events -w -o yaml", exitUsage, "--watch writes lines"},
+		{"server foo", exitUsage, `there is no command "quorate server foo"`},
+		{"server token a --role god", exitUsage, `--role is "god": use admin, viewer or agent`},
+		{"server token a", exitUsage, "--host is missing"},
+		{"server token a --role viewer --host b", exitUsage, "--host belongs to --role agent"},
+		{"release ad", exitUsage, `there is no command "quorate release ad"`},
+		{"release add x --sha256 12", exitUsage, "give 64 hex digits"},
+		{"agent", exitUsage, "--address is missing"},
+		{"member", exitUsage, "--home is missing"},
+		{"up --members 0", exitUsage, "--members is 0: choose 1 to 9"},
+		{"up extra", exitUsage, `takes no arguments, and "extra" was given`},
+		{"up --ephemeral --data-dir x", exitUsage, "--ephemeral keeps nothing"},
+		{"down", exitFailed, "no `quorate up` is running or was left behind"},
+		{"get clusters -v loud --server http://127.0.0.1:1", exitUnreachable, ""},
+		{"explain etcdcluster.spec.replica", exitFailed, "replicas"},
+		{"explain etcdcluster.spec.replicas", exitOK, ""},
+		{"version", exitOK, ""},
+	} {
+		t.Run(tc.args, func(t *testing.T) {
+			code, _, stderr := run(t, strings.Fields(tc.args)...)
+			if code != tc.code || !strings.Contains(stderr, tc.stderr) {
+				t.Errorf("exit code %d, want %d; stderr %q, want %q in it", code, tc.code, stderr, tc.stderr)
+			}
+			if strings.Contains(stderr, "Usage:") {
+				t.Errorf("an error dumps the usage: %q", stderr)
+			}
+		})
+	}
+}

@@ -1,0 +1,139 @@
+package server
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/quorate/quorate/store/remote/wire"
+)
+
+// Role is what a token may do.
+type Role string
+
+// The roles.
+const (
+	// RoleAdmin may do everything.
+	RoleAdmin Role = "admin"
+	// RoleViewer may read everything but Secrets.
+	RoleViewer Role = "viewer"
+	// RoleAgent serves one host: it sees and reports what is bound to it.
+	RoleAgent Role = "agent"
+)
+
+// verb is what is done to a resource.
+type verb string
+
+const (
+	verbGet         verb = "get"
+	verbList        verb = "list"
+	verbCreate      verb = "create"
+	verbUpdate      verb = "update"
+	verbStatus      verb = "update the status of"
+	verbDelete      verb = "delete"
+	verbPlan        verb = "plan"
+	verbAccept      verb = "accept the plan of"
+	verbLog         verb = "read the log of"
+	verbCertificate verb = "sign certificates of"
+	verbClient      verb = "sign client certificates of"
+	verbChannel     verb = "answer for"
+)
+
+// scope is how much of a resource a role reaches.
+type scope int
+
+const (
+	// none of it.
+	none scope = iota
+	// own: what is bound to the caller's host.
+	own
+	// all of it.
+	all
+)
+
+// grant is a line of the table: what the roles beside admin reach. What no line
+// names is the admin's alone.
+type grant struct {
+	resource string
+	verbs    []verb
+	viewer   scope
+	agent    scope
+}
+
+// grants is the table.
+var grants = []grant{
+	{"etcdclusters", []verb{verbGet, verbList, verbPlan}, all, none},
+	{"etcdmembers", []verb{verbGet, verbList}, all, own},
+	{"etcdmembers", []verb{verbUpdate, verbStatus, verbCertificate}, none, own},
+	{"etcdmembers", []verb{verbLog}, all, none},
+	{"etcdhosts", []verb{verbGet, verbList}, all, own},
+	{"etcdhosts", []verb{verbCreate, verbUpdate, verbStatus}, none, own},
+	{"etcdtasks", []verb{verbGet, verbList}, all, none},
+	{"events", []verb{verbList}, all, none},
+	{"events", []verb{verbCreate}, none, own},
+	{"releases", []verb{verbGet, verbList}, all, all},
+	{"version", []verb{verbGet}, all, all},
+	{"agents", []verb{verbChannel}, none, own},
+}
+
+// caller is who makes a request.
+type caller struct {
+	// token is the name of the Secret, for messages and logs.
+	token string
+	role  Role
+	// host of an agent.
+	host string
+	// scope of the request at hand.
+	scope scope
+}
+
+// reach returns how much of the resource the role may do that to.
+func reach(role Role, v verb, resource string) scope {
+	if role == RoleAdmin {
+		return all
+	}
+	for _, g := range grants {
+		if g.resource != resource || !slices.Contains(g.verbs, v) {
+			continue
+		}
+		switch role {
+		case RoleViewer:
+			return g.viewer
+		case RoleAgent:
+			return g.agent
+		default:
+			return none
+		}
+	}
+	return none
+}
+
+// authorize returns the caller with its scope, or why it may not.
+func authorize(c caller, v verb, resource string) (caller, error) {
+	c.scope = reach(c.role, v, resource)
+	if c.scope != none {
+		return c, nil
+	}
+	var can []string
+	for _, r := range []Role{RoleAdmin, RoleViewer, RoleAgent} {
+		if reach(r, v, resource) != none {
+			can = append(can, string(r))
+		}
+	}
+	return c, forbidden("the token %q has the role %s and may not %s %s: that needs a token with the role %s",
+		c.token, c.role, v, resource, strings.Join(can, " or "))
+}
+
+// owns refuses what is bound to another host than the caller's.
+func (c caller) owns(host, what string) error {
+	if c.scope == all || (c.host != "" && c.host == host) {
+		return nil
+	}
+	return forbidden("the token %q is for the agent of host %q, and %s is bound to host %q: that needs its own agent or a token with the role admin",
+		c.token, c.host, what, host)
+}
+
+func unauthorized(why string) error {
+	return wire.Failure(http.StatusUnauthorized, wire.ReasonUnauthorized,
+		why+": send a token of this server as `Authorization: Bearer TOKEN`")
+}

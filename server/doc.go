@@ -1,0 +1,19 @@
+// Package server is Quorate's HTTP API: the objects of a Store as Kubernetes has
+// them, what a cluster can be asked to do, and the channel by which agents, who
+// only dial out, are asked in return.
+//
+// Every route needs a bearer token (see EnsureToken). What its role may do stands
+// in one table, in access.go. A request goes through
+//
+//	authenticate → route → authorize → decode strictly → default → validate →
+//	admit → Store
+//
+// and its failure through one mapper to a Status in Kubernetes' shape. Every
+// response carries the store's epoch and revision, by which clients refuse a
+// store older than one they have seen.
+//
+// The handlers hold no state of their own but three caches that a watch of the
+// store keeps fresh (tokens, which member is bound to which host) or that end with
+// the process (who is connected), so any number of servers may share a store. The
+// logs of a member are read through the server its agent is connected to.
+package server

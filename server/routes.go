@@ -1,0 +1,176 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/quorate/quorate/api/v1alpha1"
+	"github.com/quorate/quorate/store/remote/wire"
+)
+
+// route is one thing that can be asked.
+type route struct {
+	method   string
+	path     string
+	resource string
+	verb     verb
+	// endless routes stream; the others are answered within requestTime.
+	endless bool
+	// upload routes take more than maxBody.
+	upload bool
+	handle func(w *response, r *http.Request, c caller) error
+}
+
+// routes lists all there is.
+func (s *Server) routes() []route {
+	var all []route
+	for _, kind := range v1alpha1.Kinds() {
+		all = append(all, s.objectRoutes(kind)...)
+	}
+	cluster := kindItem(v1alpha1.KindCluster)
+	member := kindItem(v1alpha1.KindMember)
+	agent := wire.PathAgents + "/{host}"
+	return append(all,
+		route{method: "GET", path: cluster + "/plan", resource: "etcdclusters", verb: verbPlan, handle: s.plan},
+		route{method: "POST", path: cluster + "/plan", resource: "etcdclusters", verb: verbPlan, handle: s.planProposed},
+		route{method: "POST", path: cluster + "/accept", resource: "etcdclusters", verb: verbAccept, handle: s.accept},
+		route{method: "POST", path: cluster + "/clientcertificate", resource: "etcdclusters", verb: verbClient, handle: s.clientCertificate},
+		route{method: "POST", path: member + "/certificate", resource: "etcdmembers", verb: verbCertificate, handle: s.memberCertificate},
+		route{method: "GET", path: member + "/log", resource: "etcdmembers", verb: verbLog, endless: true, handle: s.memberLog},
+		route{method: "GET", path: wire.PathEvents, resource: "events", verb: verbList, handle: s.events},
+		route{method: "POST", path: wire.PathEvents, resource: "events", verb: verbCreate, handle: s.recordEvent},
+		route{method: "GET", path: wire.PathReleases, resource: "releases", verb: verbList, handle: s.listReleases},
+		route{method: "GET", path: wire.PathReleases + "/{digest}", resource: "releases", verb: verbGet, endless: true, handle: s.readRelease},
+		route{method: "POST", path: wire.PathReleases, resource: "releases", verb: verbCreate, endless: true, upload: true, handle: s.addRelease},
+		route{method: "GET", path: wire.PathVersion, resource: "version", verb: verbGet, handle: s.version},
+		route{method: "POST", path: wire.PathBackup, resource: "backup", verb: verbCreate, endless: true, handle: s.backup},
+		route{method: "POST", path: wire.PathSealingKey, resource: "sealingkey", verb: verbUpdate, endless: true, handle: s.rotateKey},
+		route{method: "GET", path: agent + "/requests", resource: "agents", verb: verbChannel, endless: true, handle: s.agentRequests},
+		route{method: "POST", path: agent + "/responses/{id}", resource: "agents", verb: verbChannel, endless: true, upload: true, handle: s.agentResponse},
+		route{method: "POST", path: agent + "/heartbeat", resource: "agents", verb: verbChannel, handle: s.agentHeartbeat},
+	)
+}
+
+// kindCollection is the pattern of a kind's objects in one namespace.
+func kindCollection(kind v1alpha1.Kind) string {
+	if kind.Namespaced {
+		return wire.KindRoot(kind) + "/namespaces/{namespace}/" + kind.Plural
+	}
+	return wire.KindRoot(kind) + "/" + kind.Plural
+}
+
+func kindItem(kind v1alpha1.Kind) string { return kindCollection(kind) + "/{name}" }
+
+// objectRoutes are those that every kind has. Each is registered with the kind's
+// plural spelled out, so that patterns can't be ambiguous.
+func (s *Server) objectRoutes(kind v1alpha1.Kind) []route {
+	res := kind.Plural
+	all := []route{
+		{method: "GET", path: kindCollection(kind), resource: res, verb: verbList, handle: s.list(kind)},
+		{method: "POST", path: kindCollection(kind), resource: res, verb: verbCreate, handle: s.create(kind)},
+		{method: "GET", path: kindItem(kind), resource: res, verb: verbGet, handle: s.get(kind)},
+		{method: "PUT", path: kindItem(kind), resource: res, verb: verbUpdate, handle: s.update(kind)},
+		{method: "DELETE", path: kindItem(kind), resource: res, verb: verbDelete, handle: s.remove(kind)},
+	}
+	if kind.Namespaced {
+		all = append(all, route{method: "GET", path: wire.KindPath(kind, ""), resource: res, verb: verbList, handle: s.list(kind)})
+	}
+	if hasStatus(kind) {
+		all = append(all, route{method: "PUT", path: kindItem(kind) + "/status", resource: res, verb: verbStatus, handle: s.updateStatus(kind)})
+	}
+	return all
+}
+
+// build makes the handler: who asks is settled before what is asked, so that a
+// stranger learns nothing of the routes either.
+func (s *Server) build() http.Handler {
+	mux := http.NewServeMux()
+	for _, rt := range s.routes() {
+		mux.Handle(rt.method+" "+rt.path, s.serve(rt))
+	}
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		s.finish(w, r, wire.Failure(http.StatusNotFound, wire.ReasonNotFound,
+			fmt.Sprintf("there is no route %s %s: see the API's routes in the documentation", r.Method, r.URL.Path)))
+	})
+	return http.HandlerFunc(func(plain http.ResponseWriter, r *http.Request) {
+		w := s.newResponse(plain)
+		began := time.Now()
+		// Until a route says otherwise; also for what the server reads after an early
+		// answer. A connection without deadlines, as in tests, has none to set.
+		_ = w.control.SetReadDeadline(began.Add(requestTime))
+		c, err := s.identify(r)
+		if err == nil {
+			r = r.WithContext(context.WithValue(r.Context(), callerKey{}, c))
+			mux.ServeHTTP(w, r)
+		} else {
+			s.finish(w, r, err)
+		}
+		s.metrics.observe(r, w.code, began)
+		s.log.DebugContext(r.Context(), "request", slog.String("method", r.Method), slog.String("path", r.URL.Path),
+			slog.Int("code", w.code), slog.String("token", c.token), slog.String("remote", r.RemoteAddr),
+			slog.Duration("took", time.Since(began)))
+	})
+}
+
+// callerKey is the key under which a request carries its caller.
+type callerKey struct{}
+
+func (s *Server) identify(r *http.Request) (caller, error) {
+	ctx, cancel := context.WithTimeout(r.Context(), requestTime)
+	defer cancel()
+	c, err := s.tokens.authenticate(ctx, r.Header.Get("Authorization"))
+	if err == nil && c.role == RoleAgent {
+		s.opts.Hosts.saw(c.host)
+	}
+	return c, err
+}
+
+func (s *Server) serve(rt route) http.Handler {
+	return http.HandlerFunc(func(plain http.ResponseWriter, r *http.Request) {
+		w, ok := plain.(*response)
+		if !ok {
+			w = s.newResponse(plain)
+		}
+		c, _ := r.Context().Value(callerKey{}).(caller)
+		c, err := authorize(c, rt.verb, rt.resource)
+		if err != nil {
+			s.finish(w, r, err)
+			return
+		}
+		if !rt.upload {
+			r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		}
+		if !rt.endless && !watching(r) {
+			ctx, cancel := context.WithTimeout(r.Context(), requestTime)
+			defer cancel()
+			r = r.WithContext(ctx)
+		}
+		if err := rt.handle(w, r, c); err != nil {
+			s.finish(w, r, err)
+		} else if w.code == 0 {
+			w.WriteHeader(http.StatusOK)
+		}
+	})
+}
+
+// finish answers with what went wrong.
+func (s *Server) finish(plain http.ResponseWriter, r *http.Request, err error) {
+	w, ok := plain.(*response)
+	if !ok {
+		w = s.newResponse(plain)
+	}
+	st := statusOf(err)
+	if st.Code == http.StatusInternalServerError && w.code == 0 {
+		s.log.WarnContext(r.Context(), "request failed", slog.String("method", r.Method),
+			slog.String("path", r.URL.Path), slog.Any("error", err))
+	}
+	w.fail(st)
+}
+
+// watching reports whether a request for a list wants its changes instead.
+func watching(r *http.Request) bool {
+	return r.Method == http.MethodGet && r.URL.Query().Get("watch") == "true"
+}

@@ -1,0 +1,33 @@
+package server
+
+import (
+	"context"
+
+	"github.com/quorate/quorate/api/schema"
+	"github.com/quorate/quorate/api/v1alpha1"
+)
+
+// Schema is the Validator of the generated CRDs.
+type Schema struct{}
+
+var _ Validator = Schema{}
+
+// Decode implements Validator.
+func (Schema) Decode(kind v1alpha1.Kind, data []byte) (v1alpha1.Object, error) {
+	obj, err := schema.Unmarshal(data)
+	if err != nil {
+		return nil, err
+	}
+	if got := v1alpha1.KindOf(obj); got.Kind != kind.Kind {
+		return nil, badRequest("the body is a %s and the path is for %s: send it to the path of its own kind", got.Kind, kind.Plural)
+	}
+	return obj, nil
+}
+
+// Default implements Validator.
+func (Schema) Default(obj v1alpha1.Object) error { return schema.Default(obj) }
+
+// Validate implements Validator.
+func (Schema) Validate(ctx context.Context, obj, old v1alpha1.Object) error {
+	return schema.Validate(ctx, obj, old)
+}

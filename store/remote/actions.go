@@ -1,0 +1,176 @@
+package remote
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/quorate/quorate/api/v1alpha1"
+	"github.com/quorate/quorate/pki"
+	"github.com/quorate/quorate/store"
+	"github.com/quorate/quorate/store/remote/wire"
+)
+
+// LogOptions choose what of a member's log is read.
+type LogOptions = wire.LogOptions
+
+// Release is an etcd release that the server holds.
+type Release = wire.Release
+
+// errNoDryRun: the action can't be tried, only done.
+var errNoDryRun = errors.New("it can't be tried without doing it: leave out --dry-run")
+
+// Plan returns the plan of the cluster at key.
+func (c *Client) Plan(ctx context.Context, key store.Key) (v1alpha1.Plan, error) {
+	var p v1alpha1.Plan
+	path, err := itemPath("plan", v1alpha1.KindCluster, key, "plan")
+	if err != nil {
+		return p, err
+	}
+	err = c.call(ctx, http.MethodGet, path, nil, nil, &p)
+	return p, err
+}
+
+// PlanFor returns the plan there would be if the cluster were stored as given. It
+// is validated as if it were; nothing is written.
+func (c *Client) PlanFor(ctx context.Context, cluster *v1alpha1.EtcdCluster) (v1alpha1.Plan, error) {
+	var p v1alpha1.Plan
+	path, err := itemPath("plan", v1alpha1.KindCluster, store.KeyOf(cluster), "plan")
+	if err != nil {
+		return p, err
+	}
+	sent := cluster.DeepCopy()
+	v1alpha1.SetType(sent, v1alpha1.KindCluster.Kind, v1alpha1.KindCluster.APIVersion)
+	err = c.call(ctx, http.MethodPost, path, nil, sent, &p)
+	return p, err
+}
+
+// Accept lets the cluster at key go on after the fleet's store was restored. Token
+// names the plan that was read; store.ErrConflict when it has changed since.
+func (c *Client) Accept(ctx context.Context, key store.Key, token string) error {
+	path, err := itemPath("accept the plan of", v1alpha1.KindCluster, key, "accept")
+	if err == nil && c.dryRun {
+		err = fmt.Errorf("accept the plan of %s: %w", key, errNoDryRun)
+	}
+	if err != nil {
+		return err
+	}
+	return c.call(ctx, http.MethodPost, path, nil, wire.Accept{Token: token}, nil)
+}
+
+// SignMember has the server sign a request (PEM) for a certificate of the member
+// at key. Usage is pki.Server or pki.Peer.
+func (c *Client) SignMember(ctx context.Context, key store.Key, usage pki.Usage, csr []byte) (pki.Bundle, error) {
+	path, err := itemPath("sign for", v1alpha1.KindMember, key, "certificate")
+	if err != nil {
+		return pki.Bundle{}, err
+	}
+	var cert wire.Certificate
+	if err := c.call(ctx, http.MethodPost, path, nil, wire.MemberCSR{Usage: string(usage), CSR: string(csr)}, &cert); err != nil {
+		return pki.Bundle{}, err
+	}
+	return pki.Bundle{Certificate: []byte(cert.Certificate), CA: []byte(cert.CA)}, nil
+}
+
+// ClientCertificate has the server sign a request (PEM) for a client certificate
+// of the cluster at key, and returns where its members are. A ttl of 0 leaves the
+// lifetime to the server; it is rounded up to seconds.
+func (c *Client) ClientCertificate(ctx context.Context, key store.Key, csr []byte, ttl time.Duration) (bundle pki.Bundle, endpoints []string, err error) {
+	path, err := itemPath("sign for", v1alpha1.KindCluster, key, "clientcertificate")
+	if err != nil {
+		return pki.Bundle{}, nil, err
+	}
+	var cert wire.Certificate
+	in := wire.ClientCSR{CSR: string(csr), TTLSeconds: int64((ttl + time.Second - 1) / time.Second)}
+	if err := c.call(ctx, http.MethodPost, path, nil, in, &cert); err != nil {
+		return pki.Bundle{}, nil, err
+	}
+	return pki.Bundle{Certificate: []byte(cert.Certificate), CA: []byte(cert.CA)}, cert.Endpoints, nil
+}
+
+// Logs reads the log of the member at key, through its host's agent. Reading ends
+// with io.EOF only when nothing is missing; with Follow it ends with ctx or Close.
+func (c *Client) Logs(ctx context.Context, key store.Key, opts LogOptions) (io.ReadCloser, error) {
+	path, err := itemPath("read the log of", v1alpha1.KindMember, key, "log")
+	if err != nil {
+		return nil, err
+	}
+	query := url.Values{"tail": {strconv.Itoa(opts.Tail)}}
+	if opts.Source != "" {
+		query.Set("source", opts.Source)
+	}
+	if opts.Follow {
+		query.Set("follow", "true")
+	}
+	return c.open(ctx, request{method: http.MethodGet, path: path, query: query})
+}
+
+// Releases lists the etcd releases that the server holds.
+func (c *Client) Releases(ctx context.Context) ([]Release, error) {
+	var list wire.List[Release]
+	if err := c.call(ctx, http.MethodGet, wire.PathReleases, nil, nil, &list); err != nil {
+		return nil, err
+	}
+	return list.Items, nil
+}
+
+// OpenRelease reads the executable with that digest. The reader must check it.
+func (c *Client) OpenRelease(ctx context.Context, digest string) (io.ReadCloser, error) {
+	return c.open(ctx, request{method: http.MethodGet, path: wire.PathReleases + "/" + url.PathEscape(digest)})
+}
+
+// UploadRelease gives the server an archive of etcd as upstream publishes it.
+// Version and sha256, of the archive in hex, are checked where not empty.
+func (c *Client) UploadRelease(ctx context.Context, archive io.Reader, version, sha256 string) (Release, error) {
+	if c.dryRun {
+		return Release{}, fmt.Errorf("upload a release: %w", errNoDryRun)
+	}
+	query := url.Values{}
+	if version != "" {
+		query.Set("version", version)
+	}
+	if sha256 != "" {
+		query.Set("sha256", sha256)
+	}
+	resp, err := c.do(ctx, request{method: http.MethodPost, path: wire.PathReleases, query: query, body: archive})
+	if err != nil {
+		return Release{}, err
+	}
+	defer func() { _ = drain(resp.Body) }() // all that was wanted has been read
+	var added Release
+	err = c.decode(resp, &added)
+	return added, err
+}
+
+// Backup reads a backup of the server's store. Reading ends with io.EOF only when
+// nothing is missing.
+func (c *Client) Backup(ctx context.Context) (io.ReadCloser, error) {
+	return c.open(ctx, request{method: http.MethodPost, path: wire.PathBackup})
+}
+
+// RotateKey has the server seal every Secret with a new key, and returns how many
+// there were.
+func (c *Client) RotateKey(ctx context.Context) (int, error) {
+	var r wire.KeyRotated
+	if c.dryRun {
+		return 0, fmt.Errorf("rotate the sealing key: %w", errNoDryRun)
+	}
+	err := c.call(ctx, http.MethodPost, wire.PathSealingKey, nil, nil, &r)
+	return r.Secrets, err
+}
+
+// Version returns the server's version of Quorate.
+func (c *Client) Version(ctx context.Context) (string, error) {
+	var v wire.Version
+	err := c.call(ctx, http.MethodGet, wire.PathVersion, nil, nil, &v)
+	return v.Version, err
+}
+
+func itemPath(op string, kind v1alpha1.Kind, key store.Key, more string) (string, error) {
+	return wire.ObjectPath(kind, key.Namespace, key.Name, more), checkKey(op, kind, key)
+}

@@ -1,0 +1,120 @@
+package wire
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"iter"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/quorate/quorate/store"
+)
+
+// ContentTypeStream is the type of an event stream (server-sent events).
+const ContentTypeStream = "text/event-stream"
+
+// maxLine bounds one line of an event stream, in bytes.
+const maxLine = 1 << 20
+
+// Message is one event of a stream, or a comment.
+type Message struct {
+	// Comment without its colon; a message has either this or the others.
+	Comment string
+	// Event is its name.
+	Event string
+	// Data is JSON.
+	Data []byte
+}
+
+// WriteMessage writes an event whose data is v as JSON.
+func WriteMessage(w io.Writer, event string, v any) error {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("encode the event %s: %w", event, err)
+	}
+	_, err = fmt.Fprintf(w, "event: %s\ndata: %s\n\n", event, data)
+	return err
+}
+
+// WriteComment writes a comment, which clients that don't know it ignore.
+func WriteComment(w io.Writer, text string) error {
+	_, err := fmt.Fprintf(w, ": %s\n\n", text)
+	return err
+}
+
+// Messages reads a stream to its end. The last element may be an error; a stream
+// that ends between two messages ends without one.
+func Messages(r io.Reader) iter.Seq2[Message, error] {
+	return func(yield func(Message, error) bool) {
+		var m Message
+		lines := bufio.NewScanner(r)
+		lines.Buffer(make([]byte, 0, 4096), maxLine)
+		for lines.Scan() {
+			line := lines.Bytes()
+			name, value, _ := bytes.Cut(line, []byte(":"))
+			value = bytes.TrimPrefix(value, []byte(" "))
+			switch {
+			case len(line) == 0:
+				if m.Event != "" && !yield(m, nil) {
+					return
+				}
+				m = Message{}
+			case len(name) == 0:
+				if !yield(Message{Comment: string(value)}, nil) {
+					return
+				}
+			case string(name) == "event":
+				m.Event = string(value)
+			case string(name) == "data":
+				m.Data = append(m.Data, value...)
+			}
+		}
+		if err := lines.Err(); err != nil {
+			yield(Message{}, err)
+		}
+	}
+}
+
+// SetPosition writes a position into a response's header.
+func SetPosition(h http.Header, p store.Position) {
+	h.Set(HeaderEpoch, strconv.FormatInt(p.Epoch, 10)+"/"+p.EpochID)
+	h.Set(HeaderRevision, strconv.FormatInt(p.Revision, 10))
+}
+
+// GetPosition reads a position from a response's header.
+func GetPosition(h http.Header) (store.Position, error) {
+	return parsePosition(h.Get(HeaderEpoch), h.Get(HeaderRevision))
+}
+
+// PositionComment is a position as it stands in a stream's heartbeats.
+func PositionComment(p store.Position) string {
+	return fmt.Sprintf("position %d/%s %d", p.Epoch, p.EpochID, p.Revision)
+}
+
+// ParsePositionComment reads what PositionComment made; false for other comments.
+func ParsePositionComment(comment string) (store.Position, bool) {
+	text, ok := strings.CutPrefix(comment, "position ")
+	if !ok {
+		return store.Position{}, false
+	}
+	epoch, revision, _ := strings.Cut(text, " ")
+	p, err := parsePosition(epoch, revision)
+	return p, err == nil
+}
+
+func parsePosition(epoch, revision string) (store.Position, error) {
+	number, id, _ := strings.Cut(epoch, "/")
+	n, err := strconv.ParseInt(number, 10, 64)
+	if err != nil || id == "" {
+		return store.Position{}, fmt.Errorf("%s is %q, not <number>/<id>", HeaderEpoch, epoch)
+	}
+	r, err := strconv.ParseInt(revision, 10, 64)
+	if err != nil {
+		return store.Position{}, fmt.Errorf("%s is %q, not a number", HeaderRevision, revision)
+	}
+	return store.Position{Epoch: n, EpochID: id, Revision: r}, nil
+}
