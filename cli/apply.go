@@ -138,9 +138,12 @@ func applyOne(ctx context.Context, c *remote.Client, doc schema.Document) (strin
 		default:
 			err = c.Update(ctx, obj)
 		}
-		lost := errors.Is(err, store.ErrExists) || errors.Is(err, store.ErrConflict) && doc.Object.GetResourceVersion() == ""
+		lost := errors.Is(err, store.ErrExists) || errors.Is(err, store.ErrConflict)
 		if lost && attempt < maxConflicts && !beingDeleted(live) {
 			continue
+		}
+		if errors.Is(err, store.ErrConflict) && doc.Object.GetResourceVersion() != "" {
+			err = fmt.Errorf("%w: someone has changed its spec since the file was made: get it anew, or take metadata.resourceVersion out of the file to merge into what is there", err)
 		}
 		return what, err
 	}

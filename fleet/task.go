@@ -111,6 +111,9 @@ func waitingFor(s *State, t *v1alpha1.EtcdTask) string {
 	switch t.Spec.Action {
 	case v1alpha1.ActionUpdateMember:
 		if m != nil && v1alpha1.MemberConfigHash(&m.Object.Spec) == t.Spec.ConfigHash {
+			if p := v1alpha1.FindCondition(m.Object.Status.Conditions, v1alpha1.ConditionPrepared); p != nil && p.Status == v1alpha1.False {
+				return m.Object.Name + " can't be restarted with the new configuration: " + p.Message
+			}
 			if p := m.Object.Status.Process; p == nil || p.ConfigHash != t.Spec.ConfigHash {
 				return m.Object.Name + " is restarting: " + orElse(m.Object.Status.Message, "its host has not reported yet")
 			}

@@ -46,6 +46,10 @@ func ThreeWay(live v1alpha1.Object, doc Document) (v1alpha1.Object, bool, error)
 		return nil, false, fmt.Errorf("merge %s into what is there: %w", describe(live), err)
 	}
 	keepServed(after, before, doc.Raw)
+	if doc.Generation > 0 && doc.Generation == live.GetGeneration() {
+		// Only status has been written since the file was made: no one's wish is lost.
+		block(after, "metadata")["resourceVersion"] = live.GetResourceVersion()
+	}
 	if err = k.applyDefaults(after); err != nil {
 		return nil, false, err
 	}

@@ -135,6 +135,7 @@ func TestApplySameSizeInOtherWords(t *testing.T) {
 // and can make the object anew.
 func TestApplyExported(t *testing.T) {
 	live, _ := apply(t, nil, spec(""))
+	live.Generation = 3
 	text, err := YAML(live)
 	if err != nil {
 		t.Fatal(err)
@@ -148,6 +149,11 @@ func TestApplyExported(t *testing.T) {
 	if strings.Contains(string(text), "suspended: false") && (!changed || !got.Spec.Suspended) {
 		t.Error("the edit was lost")
 	}
+	if got.ResourceVersion != "2" {
+		t.Errorf("resourceVersion is %s: a write of status alone must not refuse the file", got.ResourceVersion)
+	}
+	now.Generation = 4
+	got, _ = apply(t, now, strings.Replace(string(text), "suspended: false", "suspended: true", 1))
 	if got.ResourceVersion != "1" {
 		t.Errorf("resourceVersion is %s: a stale file would overwrite what it has not seen", got.ResourceVersion)
 	}

@@ -20,6 +20,8 @@ type Document struct {
 	Raw map[string]any
 	// Index of the document in the file, from 1. The items of a List share one.
 	Index int
+	// Generation of the spec that the file was made from; 0 when it does not say.
+	Generation int64
 	// Line of the file, from 1, at which the object begins; 0 when not known.
 	Line int
 }
@@ -141,6 +143,7 @@ func (k *kindSchema) decode(ctx context.Context, m map[string]any, doc *Document
 	if err != nil {
 		return nil, err
 	}
+	doc.Generation = generationOf(m)
 	dropServed(m)
 	w := &walker{quiet: s.crd == nil}
 	w.walk(m, s.full, nil)
@@ -213,6 +216,12 @@ func checkMetaMap(kind v1alpha1.Kind, m map[string]any) []Cause {
 	obj.SetLabels(meta.Labels)
 	obj.SetAnnotations(meta.Annotations)
 	return checkMeta(kind, obj, nil, true)
+}
+
+func generationOf(m map[string]any) int64 {
+	meta, _ := m["metadata"].(map[string]any)
+	generation, _ := meta["generation"].(int64)
+	return generation
 }
 
 // served are the fields of metadata that are the fleet's and the store's to set.
