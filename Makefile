@@ -64,10 +64,23 @@ check: ## All that must hold before a change lands: lint, fmt-check, generate-ch
 	if [[ -n $$failed ]]; then echo "check: failed:$$failed" >&2; exit 1; fi
 
 .PHONY: check-slow
-check-slow: $(GOTESTSUM) ## What takes too long for every change: fuzzing, all tests three times shuffled, prove-ground.
+check-slow: $(GOTESTSUM) etcd-releases ## What takes too long for every change: fuzzing, older etcds, all tests three times shuffled, prove-ground.
 	@$(MAKE) fuzz
+	@QUORATE_ETCD_RELEASES=$(CURDIR)/.cache/etcd $(TESTENV) $(GOTESTSUM) --format pkgname -- -run TestOlderEtcd -count 1 -timeout 20m ./test/e2e
 	@$(TESTENV) $(GOTESTSUM) --format pkgname -- $(RACE) -p $(P) -count 3 -shuffle on -timeout 60m $(PKG)
 	@$(MAKE) prove-ground
+
+# Etcds of other minors, which the tests run besides the one that is linked in.
+# They are built from their modules, each in a module of its own.
+OLDER_ETCD := 3.5.35 3.6.16
+.PHONY: etcd-releases
+etcd-releases: $(OLDER_ETCD:%=.cache/etcd/%/etcd) ## Build the older etcds that check-slow tests with.
+.cache/etcd/%/etcd:
+	@mkdir -p $(@D)/src
+	@cd $(@D)/src && rm -f go.mod go.sum && go mod init older 2>/dev/null \
+		&& printf '//go:build tools\n\npackage older\n\nimport _ "go.etcd.io/etcd/server/v3"\n' > older.go \
+		&& go get go.etcd.io/etcd/server/v3@v$* && go mod tidy \
+		&& CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o ../etcd go.etcd.io/etcd/server/v3
 
 # gotestsum ends with the tests that were skipped, each with its reason, the
 # failures, and a line with the counts; nothing may be printed after it.
