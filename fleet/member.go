@@ -26,7 +26,7 @@ type MemberOptions struct {
 	// configuration: another member may have died since the fleet ordered it. An
 	// error holds the restart back. Nil allows all.
 	MayRestart func(ctx context.Context, m *v1alpha1.EtcdMember) error
-	// Interval between two looks at a member at rest. Default 1 s.
+	// Interval between two looks at a member at rest. Default 2 s.
 	Interval time.Duration
 }
 
@@ -40,7 +40,7 @@ type MemberController struct {
 // NewMemberController returns a controller.
 func NewMemberController(opts MemberOptions) *MemberController {
 	if opts.Interval == 0 {
-		opts.Interval = time.Second
+		opts.Interval = 2 * time.Second
 	}
 	return &MemberController{opts: opts}
 }
@@ -157,6 +157,10 @@ func (c *MemberController) report(ctx context.Context, m *v1alpha1.EtcdMember, s
 	for i := range seen.Conditions {
 		seen.Conditions[i].ObservedGeneration = m.Generation
 	}
+	if v1alpha1.Equal(m.Status, nextStatus(m.Status, seen)) {
+		// By far the most frequent case, and it was read a moment ago.
+		return nil
+	}
 	var before v1alpha1.EtcdMemberStatus
 	changed := false
 	err := store.MutateStatus(ctx, c.opts.Store, store.KeyOf(m), &v1alpha1.EtcdMember{}, func(o *v1alpha1.EtcdMember) (bool, error) {
@@ -164,14 +168,8 @@ func (c *MemberController) report(ctx context.Context, m *v1alpha1.EtcdMember, s
 			return false, nil
 		}
 		before = *o.Status.DeepCopy()
-		next := seen
-		next.Conditions = before.DeepCopy().Conditions
-		for _, cond := range seen.Conditions {
-			v1alpha1.SetCondition(&next.Conditions, cond)
-		}
-		next.Mark = bucket(before.Mark, seen.Mark)
-		o.Status = next
-		changed = !v1alpha1.Equal(before, next)
+		o.Status = nextStatus(before, seen)
+		changed = !v1alpha1.Equal(before, o.Status)
 		return changed, nil
 	})
 	if errors.Is(err, store.ErrNotFound) {
@@ -181,6 +179,17 @@ func (c *MemberController) report(ctx context.Context, m *v1alpha1.EtcdMember, s
 		c.tell(ctx, m, &before, &seen)
 	}
 	return err
+}
+
+// nextStatus is what is seen, with the transition times and the mark of before.
+func nextStatus(before, seen v1alpha1.EtcdMemberStatus) v1alpha1.EtcdMemberStatus {
+	next := seen
+	next.Conditions = before.DeepCopy().Conditions
+	for _, cond := range seen.Conditions {
+		v1alpha1.SetCondition(&next.Conditions, cond)
+	}
+	next.Mark = bucket(before.Mark, seen.Mark)
+	return next
 }
 
 // bucket keeps the reported mark until the new one is of another term or a

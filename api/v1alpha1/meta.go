@@ -83,10 +83,11 @@ func IsTrue(list []Condition, conditionType string) bool {
 func Equal(a, b any) bool { return equality.Semantic.DeepEqual(a, b) }
 
 // Now is the time as objects keep it, to the second.
-func Now() Time { return metav1.Now() }
+func Now() Time { return NewTime(time.Now()) }
 
-// NewTime is t as objects keep it.
-func NewTime(t time.Time) Time { return metav1.NewTime(t) }
+// NewTime is t as objects keep it, to the second: what was written and read again
+// is equal to it.
+func NewTime(t time.Time) Time { return metav1.NewTime(t.Truncate(time.Second)) }
 
 // NewMicroTime is t as tasks keep it.
 func NewMicroTime(t time.Time) MicroTime { return metav1.NewMicroTime(t) }
