@@ -58,7 +58,9 @@ type Options struct {
 	Driver   Driver
 	// Channel to the server; nil where there is none.
 	Channel Channel
-	Logger  *slog.Logger
+	// Joined is called once the host has been reported for the first time; may be nil.
+	Joined func()
+	Logger *slog.Logger
 }
 
 // Agent looks after one host.
@@ -79,6 +81,9 @@ func New(opts Options) *Agent {
 func (a *Agent) Run(ctx context.Context) error {
 	if err := a.join(ctx); err != nil {
 		return err
+	}
+	if a.opts.Joined != nil {
+		a.opts.Joined()
 	}
 	members := fleet.NewMemberController(fleet.MemberOptions{
 		Store: a.opts.Store, Driver: a.opts.Driver, Recorder: a.opts.Recorder, Logger: a.opts.Logger,

@@ -30,7 +30,9 @@ type AgentOptions struct {
 	Address string
 	Names   []string
 	Zone    string
-	Logger  *slog.Logger
+	// Joined is called once the server has taken the agent's first report; may be nil.
+	Joined func()
+	Logger *slog.Logger
 }
 
 // RunAgent runs an agent until ctx ends. Members are left running.
@@ -67,7 +69,8 @@ func RunAgent(ctx context.Context, opts AgentOptions) error {
 	}
 	a := agent.New(agent.Options{
 		Host: opts.Host, Spec: v1alpha1.EtcdHostSpec{Address: opts.Address, Names: opts.Names, Zone: opts.Zone},
-		Store: client, Recorder: client, Driver: drv, Channel: channel{client}, Logger: opts.Logger,
+		Store: client, Recorder: client, Driver: drv, Channel: channel{client},
+		Joined: opts.Joined, Logger: opts.Logger,
 	})
 	err = a.Run(ctx)
 	if flushErr := seen.Flush(); err == nil {

@@ -114,7 +114,7 @@ func Up(ctx context.Context, opts UpOptions) (err error) {
 		return err
 	}
 	opts.Progress(UpProgress{Text: "server on " + srv.URL(), Done: true})
-	u := &upRun{opts: opts, srv: srv, began: began, failed: make(chan error, 2)}
+	u := &upRun{opts: opts, srv: srv, began: began, failed: make(chan error, 2), joined: make(chan struct{})}
 	return u.run(ctx)
 }
 
@@ -176,6 +176,8 @@ type upRun struct {
 	srv    *Server
 	began  time.Time
 	failed chan error
+	// joined is closed once the agent has reported for the first time.
+	joined chan struct{}
 }
 
 func (u *upRun) run(ctx context.Context) error {
@@ -218,7 +220,7 @@ func (u *upRun) run(ctx context.Context) error {
 	}
 	stopServer()
 	servers.Wait()
-	u.opts.Progress(UpProgress{Text: "stopped", Done: true})
+	u.opts.Progress(UpProgress{Text: "server and agent stopped", Done: true})
 	for _, partErr := range []error{serverErr, agentErr} {
 		if !errors.Is(err, partErr) {
 			err = errors.Join(err, partErr)
@@ -256,6 +258,7 @@ func (u *upRun) start(ctx, agentCtx context.Context, agents *sync.WaitGroup, age
 	agents.Go(func() {
 		err := RunAgent(agentCtx, AgentOptions{
 			DataDir: u.opts.DataDir, Client: client, Host: upHost, Address: upAddress, Logger: u.opts.Logger,
+			Joined: func() { close(u.joined) },
 		})
 		if err != nil && agentCtx.Err() == nil {
 			*agentErr = err
@@ -263,6 +266,14 @@ func (u *upRun) start(ctx, agentCtx context.Context, agents *sync.WaitGroup, age
 		}
 	})
 	if err := u.declare(ctx); err != nil {
+		return err
+	}
+	// An agent that refuses the store has members that only look well.
+	select {
+	case <-u.joined:
+	case <-ctx.Done():
+		return ctx.Err()
+	case err := <-u.failed:
 		return err
 	}
 	return u.await(ctx)

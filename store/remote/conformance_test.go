@@ -7,7 +7,6 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/quorate/quorate/api/v1alpha1"
 	"github.com/quorate/quorate/server"
 	"github.com/quorate/quorate/server/servertest"
 	"github.com/quorate/quorate/store/remote"
@@ -18,7 +17,7 @@ import (
 func TestConformance(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) storetest.Harness {
 		t.Helper()
-		f := servertest.New(t, func(o *server.Options) { o.Validator = untyped{} })
+		f := servertest.New(t, nil)
 		cut := newLine(t, strings.TrimPrefix(f.URL, "http://"))
 		token := f.Token(t, server.RoleAdmin, "")
 		return storetest.Harness{
@@ -26,17 +25,6 @@ func TestConformance(t *testing.T) {
 			Other: f.ClientAt(t, f.URL, token, remote.Options{}), Disconnect: cut.disconnect,
 		}
 	})
-}
-
-// untyped judges all objects but Secrets: the suite takes a key away from one of
-// type kubernetes.io/tls, which a bare store allows.
-type untyped struct{ server.Schema }
-
-func (v untyped) Validate(ctx context.Context, obj, old v1alpha1.Object) error {
-	if _, ok := obj.(*v1alpha1.Secret); ok {
-		return nil
-	}
-	return v.Schema.Validate(ctx, obj, old)
 }
 
 // line is a TCP proxy that can be cut.

@@ -331,11 +331,11 @@ func testSecret(t *testing.T, h Harness) {
 	ctx := within(t, patience)
 	s := newSecret("tls")
 	s.Type = v1alpha1.SecretTypeTLS
-	s.Data = map[string][]byte{"tls.crt": {0, 1, 255}, "tls.key": []byte("old")}
+	s.Data = map[string][]byte{"tls.crt": {0, 1, 255}, "tls.key": []byte("old"), "spare": []byte("s")}
 	s.StringData = map[string]string{"tls.key": "new", "password": "p"}
 	s.Annotations = map[string]string{"a": "b"}
 	create(ctx, t, h.Store, s)
-	want := map[string][]byte{"tls.crt": {0, 1, 255}, "tls.key": []byte("new"), "password": []byte("p")}
+	want := map[string][]byte{"tls.crt": {0, 1, 255}, "tls.key": []byte("new"), "password": []byte("p"), "spare": []byte("s")}
 	got := &v1alpha1.Secret{}
 	if err := h.Store.Get(ctx, store.KeyOf(s), got); err != nil {
 		t.Fatalf("Get: %v", err)
@@ -351,7 +351,7 @@ func testSecret(t *testing.T, h Harness) {
 		t.Fatalf("an equal Update of a secret wrote")
 	}
 	got.StringData = map[string]string{"password": "q"}
-	delete(got.Data, "tls.key")
+	delete(got.Data, "spare")
 	if err := h.Store.Update(ctx, got); err != nil {
 		t.Fatalf("Update: %v", err)
 	}
@@ -359,7 +359,7 @@ func testSecret(t *testing.T, h Harness) {
 	if err != nil || len(list) != 1 {
 		t.Fatalf("List: %d secrets, %v", len(list), err)
 	}
-	want = map[string][]byte{"tls.crt": {0, 1, 255}, "password": []byte("q")}
+	want = map[string][]byte{"tls.crt": {0, 1, 255}, "tls.key": []byte("new"), "password": []byte("q")}
 	got, ok := list[0].(*v1alpha1.Secret)
 	if diff := cmp.Diff(want, got.Data); !ok || diff != "" {
 		t.Fatalf("the updated secret:\n%s", diff)
