@@ -58,6 +58,11 @@ func TestScripts(t *testing.T) {
 func setup(env *testscript.Env) error {
 	env.Setenv("QUORATE_DATA_DIR", filepath.Join(env.WorkDir, "data"))
 	env.Setenv("NO_COLOR", "1")
+	examples, err := filepath.Abs("../../examples")
+	if err != nil {
+		return err
+	}
+	env.Setenv("EXAMPLES", examples)
 	env.Defer(func() {
 		for _, pid := range processes(env.WorkDir) {
 			_ = syscall.Kill(pid, syscall.SIGKILL) // it may have ended meanwhile
