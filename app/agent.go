@@ -30,6 +30,8 @@ type AgentOptions struct {
 	Address string
 	Names   []string
 	Zone    string
+	// FirstPort is where members' ports are looked for first; 2379 by default.
+	FirstPort int32
 	// Joined is called once the server has taken the agent's first report; may be nil.
 	Joined func()
 	Logger *slog.Logger
@@ -62,7 +64,7 @@ func RunAgent(ctx context.Context, opts AgentOptions) error {
 		return err
 	}
 	drv, err := host.New(host.Options{
-		Dir: opts.DataDir, Address: opts.Address, Releases: fetching{releases, client}, Signer: signer{client}, Logger: opts.Logger,
+		Dir: opts.DataDir, Address: opts.Address, FirstPort: opts.FirstPort, Releases: fetching{releases, client}, Signer: signer{client}, Logger: opts.Logger,
 	})
 	if err != nil {
 		return err

@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -258,7 +260,7 @@ func (u *upRun) start(ctx, agentCtx context.Context, agents *sync.WaitGroup, age
 	agents.Go(func() {
 		err := RunAgent(agentCtx, AgentOptions{
 			DataDir: u.opts.DataDir, Client: client, Host: upHost, Address: upAddress, Logger: u.opts.Logger,
-			Joined: func() { close(u.joined) },
+			Joined: func() { close(u.joined) }, FirstPort: firstPort(u.opts.DataDir),
 		})
 		if err != nil && agentCtx.Err() == nil {
 			*agentErr = err
@@ -277,6 +279,22 @@ func (u *upRun) start(ctx, agentCtx context.Context, agents *sync.WaitGroup, age
 		return err
 	}
 	return u.await(ctx)
+}
+
+// firstPort is where the ports of a data directory's members begin: etcd's own for
+// the default directory, and some place of its own for any other, so that what is
+// stopped here finds its ports free when it is started again.
+func firstPort(dataDir string) int32 {
+	const etcds, step, places = 2379, 10, 500
+	if dataDir == DefaultDataDir() {
+		return etcds
+	}
+	if abs, err := filepath.Abs(dataDir); err == nil {
+		dataDir = abs
+	}
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(dataDir)) // it never fails
+	return etcds + step*int32(h.Sum32()%places)
 }
 
 // agentClient is how the agent reaches the server: with a token for its host alone.
@@ -406,13 +424,30 @@ func describe(c *v1alpha1.EtcdCluster) string {
 	case p.Status == v1alpha1.False && p.Reason != "AsWanted":
 		return "waiting: " + p.Message
 	case p.Reason == "Forming" || p.Reason == "AsWanted":
-		return c.Status.Ready + " members healthy"
+		return c.Status.Ready + " members healthy" + trouble(c)
 	case p.Reason == string(v1alpha1.ActionCreateMember):
 		return "declaring the members"
 	case p.Reason == string(v1alpha1.ActionStartMember):
 		return "starting the members"
 	}
 	return p.Message
+}
+
+// trouble says what keeps members down, where it is more than that they are
+// starting.
+func trouble(c *v1alpha1.EtcdCluster) string {
+	for _, kind := range []string{v1alpha1.ConditionAvailable, v1alpha1.ConditionDegraded} {
+		cond := v1alpha1.FindCondition(c.Status.Conditions, kind)
+		if cond == nil {
+			continue
+		}
+		for _, phase := range []v1alpha1.MemberPhase{v1alpha1.MemberCrashLoop, v1alpha1.MemberRefused, v1alpha1.MemberFailed} {
+			if strings.Contains(cond.Message, string(phase)+": ") {
+				return ": " + cond.Message
+			}
+		}
+	}
+	return ""
 }
 
 func (u *upRun) ready(ctx context.Context, c *v1alpha1.EtcdCluster) (*UpReady, error) {

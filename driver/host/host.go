@@ -48,6 +48,10 @@ type Options struct {
 	Executable string
 	// Command goes between Executable and --home. Default: member.
 	Command []string
+	// FirstPort is where the search for free ports begins, in steps of ten, before it
+	// goes on and round. Default: 2379. Why another: places that share a machine and
+	// begin apart don't take each other's ports while members are stopped.
+	FirstPort int32
 	// Releases and Signer are asked when a member is prepared. Signer may be nil where
 	// no member has certificates of Quorate's making.
 	Releases Releases

@@ -147,7 +147,9 @@ func (d *Driver) freePorts(ctx context.Context, want, have v1alpha1.Ports, taken
 		d.reserve(port) // it is free: whoever else prepares on it learns so by binding
 	}
 	limit := ephemeral()
-	for base := int32(firstPort); base+2 < limit; base += portStep {
+	places := max((limit-2-firstPort)/portStep, 1)
+	for i := range places {
+		base := firstPort + (max(d.opts.FirstPort-firstPort, 0)/portStep+i)%places*portStep
 		p, ok, err := d.tryFrom(ctx, base, want, func(port int32) bool { return wanted[port] || taken[port] != "" })
 		if err != nil || ok {
 			return p, err
