@@ -33,6 +33,8 @@ type Driver interface {
 	ClientTLS(m *v1alpha1.EtcdMember) (*tls.Config, error)
 	// Mark remembers a raft position that the member has reached.
 	Mark(m *v1alpha1.EtcdMember, term, index int64) error
+	// KeepAll keeps every member as it was last told to be.
+	KeepAll(ctx context.Context) error
 	// Collect removes retired data whose time is over, and returns where it was.
 	Collect(ctx context.Context) ([]string, error)
 }
@@ -79,6 +81,11 @@ func New(opts Options) *Agent {
 
 // Run works until ctx ends. Members are left running.
 func (a *Agent) Run(ctx context.Context) error {
+	// Before and beside all that needs the server: what was told to run runs, also
+	// after a boot of the host while the server is away.
+	keeping, stopKeeping := context.WithCancel(ctx)
+	defer stopKeeping()
+	go a.every(keeping, 5*time.Second, "keep", a.opts.Driver.KeepAll)
 	if err := a.join(ctx); err != nil {
 		return err
 	}
@@ -257,7 +264,8 @@ func (a *Agent) markOne(ctx context.Context, m *v1alpha1.EtcdMember) {
 		return
 	}
 	st, err := a.pool.Status(ctx, target)
-	if err != nil || m.Spec.MemberID != "" && st.MemberID.String() != m.Spec.MemberID {
+	if err != nil || st.MemberID.String() != m.Spec.MemberID {
+		// Before its ID is recorded, whoever answers may be a stranger on its port.
 		return
 	}
 	if err := a.opts.Driver.Mark(m, int64(st.Term), int64(st.AppliedIndex)); err != nil { //nolint:gosec // raft positions stay far below 2^63
@@ -279,22 +287,27 @@ func (a *Agent) target(m *v1alpha1.EtcdMember, endpoint string) (etcd.Target, er
 	return etcd.Target{Endpoint: endpoint, TLS: config}, nil
 }
 
-// mayRestart looks, just before a member is restarted, whether the others keep a
-// quorum without it. A member that is not serving may always be restarted.
+// mayRestart looks, just before a member is restarted, whether the others are a
+// quorum without it. A member that refuses connections serves nobody and may
+// always be restarted; one that merely does not answer may be slow, and one that
+// knows no leader may be in an election that needs it.
 func (a *Agent) mayRestart(ctx context.Context, m *v1alpha1.EtcdMember) error {
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 4*time.Second)
 	defer cancel()
 	own, err := a.target(m, m.Status.ClientURL)
 	if err != nil {
-		return nil // Without certificates it can't be serving through us.
+		return fmt.Errorf("it can't be told whether it serves: %w", err)
 	}
-	st, err := a.pool.Status(ctx, own)
-	if err != nil || st.Leader == 0 {
-		return nil // It does not serve: there is nothing to lose.
+	st, err := a.status(ctx, own)
+	if errors.Is(err, etcd.ErrRefused) {
+		return nil
 	}
-	members, err := a.pool.Members(ctx, own)
 	if err != nil {
-		return fmt.Errorf("it serves, but its cluster can't be listed: %w", err)
+		return fmt.Errorf("it can't be told whether it serves: %w", err)
+	}
+	members, err := a.pool.LocalMembers(ctx, own)
+	if err != nil {
+		return fmt.Errorf("it runs, but its cluster can't be listed: %w", err)
 	}
 	voters, others := 0, 0
 	for _, peer := range members {
@@ -309,17 +322,21 @@ func (a *Agent) mayRestart(ctx context.Context, m *v1alpha1.EtcdMember) error {
 		if err != nil {
 			return err
 		}
-		askCtx, cancelAsk := context.WithTimeout(ctx, time.Second)
-		answer, err := a.pool.Status(askCtx, target)
-		cancelAsk()
-		if err == nil && answer.Leader != 0 {
+		if _, err := a.status(ctx, target); err == nil {
 			others++
 		}
 	}
-	if voters >= 3 && others < voters/2+1 {
-		return fmt.Errorf("only %d of the other %d members serve, and %d are needed without it", others, voters-1, voters/2+1)
+	// Without it they are no quorum, and with it they are one: it is needed.
+	if need := voters/2 + 1; voters >= 3 && others < need && others+1 >= need {
+		return fmt.Errorf("only %d of the other %d members answer, and %d are needed without it", others, voters-1, need)
 	}
 	return nil
+}
+
+func (a *Agent) status(ctx context.Context, target etcd.Target) (etcd.Status, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	return a.pool.Status(ctx, target)
 }
 
 // logs answers the server's requests for a member's log.

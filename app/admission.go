@@ -22,6 +22,13 @@ func (a admission) admit(ctx context.Context, obj, old v1alpha1.Object) error {
 	if obj == nil {
 		return a.deletion(ctx, old)
 	}
+	if old != nil {
+		_, was := old.GetAnnotations()[v1alpha1.AnnotationRestored]
+		if _, is := obj.GetAnnotations()[v1alpha1.AnnotationRestored]; was && !is {
+			return fmt.Errorf("%s is held since the fleet's store was restored: accept the plan of its cluster (`quorate plan NAME --accept`) instead of taking the annotation %s off: %w",
+				obj.GetName(), v1alpha1.AnnotationRestored, store.ErrForbidden)
+		}
+	}
 	c, ok := obj.(*v1alpha1.EtcdCluster)
 	if !ok || old != nil {
 		return nil

@@ -2,10 +2,14 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/quorate/quorate/agent"
 	"github.com/quorate/quorate/api/v1alpha1"
@@ -38,7 +42,7 @@ type AgentOptions struct {
 }
 
 // RunAgent runs an agent until ctx ends. Members are left running.
-func RunAgent(ctx context.Context, opts AgentOptions) error {
+func RunAgent(ctx context.Context, opts AgentOptions) (err error) {
 	p := paths(opts.DataDir)
 	if opts.Host == "" {
 		name, err := os.Hostname()
@@ -47,9 +51,14 @@ func RunAgent(ctx context.Context, opts AgentOptions) error {
 		}
 		opts.Host = name
 	}
-	if err := os.MkdirAll(p.agent(), 0o700); err != nil {
+	if err = os.MkdirAll(p.agent(), 0o700); err != nil {
 		return fmt.Errorf("the agent needs its data directory: %w: choose another with --data-dir", err)
 	}
+	unlock, err := lockAgent(filepath.Join(p.agent(), "lock"))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
 	seen, err := remote.FilePosition(p.position())
 	if err != nil {
 		return err
@@ -79,6 +88,19 @@ func RunAgent(ctx context.Context, opts AgentOptions) error {
 		err = flushErr
 	}
 	return err
+}
+
+// lockAgent makes this the only agent on a data directory, for as long as the
+// process lives.
+func lockAgent(path string) (unlock func() error, err error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600) //nolint:gosec // below our own directory
+	if err != nil {
+		return nil, fmt.Errorf("the agent's lock: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("another agent runs on this data directory (%s is locked): stop it first: %w", path, err), f.Close())
+	}
+	return f.Close, nil
 }
 
 // signer has the server sign the members' requests.

@@ -63,8 +63,11 @@ func RestoreServer(ctx context.Context, opts ServerRestoreOptions) (Restored, er
 	out.Restored, err = storeetcd.Restore(ctx, storeetcd.RestoreOptions{
 		Archive: f, Dir: p.store(), MarkerFile: p.marker(), Keyring: opts.SealingKeyFile, Logger: opts.Logger,
 	})
-	if err != nil && out.Aside != "" {
+	if now, readErr := os.ReadDir(p.store()); err != nil && out.Aside != "" && (readErr != nil || len(now) == 0) {
 		// Nothing was restored: what was there before is better than nothing.
+		if readErr == nil {
+			err = errors.Join(err, os.Remove(p.store()))
+		}
 		return Restored{}, errors.Join(err, os.Rename(out.Aside, p.store()))
 	}
 	return out, err

@@ -84,15 +84,35 @@ type Alarm struct {
 	Type string
 }
 
-// Pool keeps one connection to each target.
+// Pool keeps one connection to each target, and drops those unused for a while.
 type Pool struct {
 	mu    sync.Mutex
 	conns map[Target]*clientv3.Client
+	used  map[Target]time.Time
+	swept time.Time
+}
+
+// unused is how long a connection is kept without being asked for.
+const unused = 5 * time.Minute
+
+// sweep drops what nobody asks for any more: members that were deleted.
+func (p *Pool) sweep(now time.Time) {
+	if now.Sub(p.swept) < time.Minute {
+		return
+	}
+	p.swept = now
+	for target, c := range p.conns {
+		if now.Sub(p.used[target]) > unused {
+			_ = c.Close() // Nobody reads from it any more.
+			delete(p.conns, target)
+			delete(p.used, target)
+		}
+	}
 }
 
 // NewPool returns an empty pool.
 func NewPool() *Pool {
-	return &Pool{conns: map[Target]*clientv3.Client{}}
+	return &Pool{conns: map[Target]*clientv3.Client{}, used: map[Target]time.Time{}}
 }
 
 // Close closes every connection.
@@ -123,6 +143,9 @@ func (p *Pool) Forget(endpoint string) {
 func (p *Pool) Client(target Target) (*clientv3.Client, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	now := time.Now()
+	p.used[target] = now
+	p.sweep(now)
 	if c, ok := p.conns[target]; ok {
 		return c, nil
 	}
@@ -202,13 +225,30 @@ func (p *Pool) Members(ctx context.Context, target Target) ([]Member, error) {
 	if err != nil {
 		return nil, callError("members from", target, err)
 	}
+	return membersOf(r), nil
+}
+
+func membersOf(r *clientv3.MemberListResponse) []Member {
 	members := make([]Member, 0, len(r.Members))
 	for _, m := range r.Members {
 		members = append(members, Member{
 			ID: ID(m.GetID()), Name: m.GetName(), PeerURLs: m.GetPeerURLs(), ClientURLs: m.GetClientURLs(), Learner: m.GetIsLearner(),
 		})
 	}
-	return members, nil
+	return members
+}
+
+// LocalMembers lists the members as the target knows them, which needs no leader.
+func (p *Pool) LocalMembers(ctx context.Context, target Target) ([]Member, error) {
+	c, err := p.Client(target)
+	if err != nil {
+		return nil, err
+	}
+	r, err := c.MemberList(ctx, clientv3.WithSerializable())
+	if err != nil {
+		return nil, callError("members from", target, err)
+	}
+	return membersOf(r), nil
 }
 
 // Alarms lists the alarms raised in the cluster.
@@ -240,7 +280,14 @@ func (p *Pool) MoveLeader(ctx context.Context, leader Target, to ID) error {
 	return nil
 }
 
+// ErrRefused says that nothing listens at an endpoint. It is an answer, unlike
+// silence.
+var ErrRefused = errors.New("connection refused")
+
 func callError(what string, target Target, err error) error {
+	if strings.Contains(err.Error(), ErrRefused.Error()) {
+		return fmt.Errorf("%s %s: %w: %w", what, target.Endpoint, ErrRefused, err)
+	}
 	// Codes tell more than gRPC's wrapping: "connection refused" is in the message.
 	if s, ok := status.FromError(err); ok && s.Code() != codes.Unknown {
 		return fmt.Errorf("%s %s: %s: %w", what, target.Endpoint, strings.ToLower(s.Code().String()), err)

@@ -260,7 +260,7 @@ func (c *ClusterController) record(ctx context.Context, s *State) error {
 		obj := m.Object.DeepCopy()
 		dirty := false
 		if a, ok := s.answer(m); ok && obj.Spec.MemberID == "" && a.Leader != 0 && a.MemberID != 0 &&
-			obj.Status.Process != nil && !s.otherCluster(a.ClusterID) {
+			obj.Status.Process != nil && obj.Status.Phase == v1alpha1.MemberRunning && !s.otherCluster(a.ClusterID) {
 			obj.Spec.MemberID, obj.Spec.ClusterID = a.MemberID.String(), a.ClusterID.String()
 			dirty = true
 		}

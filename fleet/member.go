@@ -96,8 +96,11 @@ func (c *MemberController) ensure(ctx context.Context, m *v1alpha1.EtcdMember) (
 		return c.opts.Driver.Ensure(ctx, m)
 	}
 	if why := c.opts.MayRestart(ctx, m); why != nil {
+		if seen, err = c.keep(ctx, m); err != nil {
+			return seen, err
+		}
 		seen.Message = "its restart with the new configuration is held back: " + why.Error()
-		return seen, nil //nolint:nilerr // the status says why
+		return seen, nil
 	}
 	return c.opts.Driver.Ensure(ctx, m)
 }
@@ -112,6 +115,14 @@ func (c *MemberController) keep(ctx context.Context, m *v1alpha1.EtcdMember) (v1
 
 func (c *MemberController) stop(ctx context.Context, m *v1alpha1.EtcdMember) (v1alpha1.EtcdMemberStatus, error) {
 	proof, err := c.opts.Driver.Stop(ctx, m)
+	if errors.Is(err, driver.ErrNotStopped) {
+		// The order to stop stands. What keeps it is told, and asked for again.
+		seen, observeErr := c.opts.Driver.Observe(ctx, m)
+		if seen.Message == "" {
+			seen.Message = err.Error()
+		}
+		return seen, observeErr
+	}
 	if err != nil {
 		return v1alpha1.EtcdMemberStatus{}, err
 	}

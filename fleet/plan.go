@@ -39,7 +39,7 @@ func Plan(s *State) v1alpha1.Plan {
 		planStart(s, &p)
 		planUpdate(s, &p)
 	}
-	if epoch, ok := c.Annotations[v1alpha1.AnnotationRestored]; ok && c.DeletionTimestamp == nil {
+	if epoch, ok := c.Annotations[v1alpha1.AnnotationRestored]; ok {
 		hold(&p, HeldRestored, "the fleet's store was restored (epoch "+epoch+
 			") and may be older than what runs: read this plan, then accept it with `quorate plan "+c.Name+" --accept`")
 	}
@@ -192,7 +192,7 @@ func planUpdate(s *State, p *v1alpha1.Plan) {
 		switch {
 		case leader != nil && m.Object.Name == leader.Object.Name:
 			leading = m
-		case !s.healthy(m):
+		case !s.serves(m):
 			down = append(down, m)
 		default:
 			followers = append(followers, m)
@@ -247,18 +247,22 @@ func holdUpdate(s *State, p *v1alpha1.Plan, first *v1alpha1.PlanStep) {
 		hold(p, HeldHostUnreachable, fmt.Sprintf("the agent of host %s does not report, so %s can't be restarted", m.Object.Spec.Host, m.Object.Name))
 		return
 	}
-	if first.Action == v1alpha1.ActionUpdateMember && !s.healthy(m) {
-		// It is down already. Only an answer that says so counts: silence because
-		// nobody has asked yet does not.
-		if m.Probe != nil && !m.Probe.SentAt.Before(s.ReadAt) {
-			return
+	if first.Action == v1alpha1.ActionUpdateMember && !s.serves(m) {
+		// It may be down already. That nobody has asked yet does not say so, nor does an
+		// election, which may need it.
+		asked := m.Probe != nil && !m.Probe.SentAt.Before(s.ReadAt)
+		if _, answers := s.answer(m); !asked || answers && !s.leaderless() {
+			hold(p, HeldUnhealthy, m.Object.Name+": "+s.whyUnhealthy(m))
 		}
-		hold(p, HeldUnhealthy, m.Object.Name+": "+s.whyUnhealthy(m))
+		return
+	}
+	if s.corrupt() {
+		hold(p, HeldUnhealthy, "etcd has found that members' data differ (CORRUPT): find out which member is wrong before any is restarted")
 		return
 	}
 	var sick []string
 	for i := range s.Members {
-		if !s.healthy(&s.Members[i]) {
+		if !s.serves(&s.Members[i]) {
 			sick = append(sick, s.Members[i].Object.Name+": "+s.whyUnhealthy(&s.Members[i]))
 		}
 	}
@@ -315,10 +319,14 @@ func WantedHash(c *v1alpha1.EtcdCluster, m *v1alpha1.EtcdMember) string {
 }
 
 // leaderLast returns the members, those that are down first and the leader last.
+// Those whose host does not report come at the very end: they would keep the
+// others waiting for a proof that nobody can give.
 func leaderLast(s *State) []*MemberState {
 	leader := s.leader()
 	rank := func(m *MemberState) int {
 		switch {
+		case !m.HostReady:
+			return 3
 		case leader != nil && m.Object.Name == leader.Object.Name:
 			return 2
 		case s.healthy(m):

@@ -66,11 +66,18 @@ func (s *State) answer(m *MemberState) (etcd.Status, bool) {
 	return m.Probe.Status, true
 }
 
-// healthy reports whether a member serves: it answers, follows a leader, votes,
-// and is the member it is recorded to be.
+// healthy reports whether a member serves and knows of no alarm.
 func (s *State) healthy(m *MemberState) bool {
 	a, ok := s.answer(m)
-	if !ok || a.Leader == 0 || a.Learner || len(a.Errors) > 0 {
+	return ok && len(a.Errors) == 0 && s.serves(m)
+}
+
+// serves reports whether a member is a working part of the quorum: it answers,
+// follows a leader, votes, and is the member it is recorded to be. An alarm does
+// not take that away: a new configuration may be what cures it.
+func (s *State) serves(m *MemberState) bool {
+	a, ok := s.answer(m)
+	if !ok || a.Leader == 0 || a.Learner {
 		return false
 	}
 	// A backlog of applies means reads would be old and a restart slow.
@@ -79,6 +86,38 @@ func (s *State) healthy(m *MemberState) bool {
 		return false
 	}
 	return m.Object.Spec.MemberID == "" || m.Object.Spec.MemberID == a.MemberID.String()
+}
+
+// answering counts the members whose etcd answers, whether it serves or not.
+func (s *State) answering() int {
+	n := 0
+	for i := range s.Members {
+		if _, ok := s.answer(&s.Members[i]); ok {
+			n++
+		}
+	}
+	return n
+}
+
+// leaderless reports whether no member knows a leader and none is to be expected:
+// too few answer to elect one, or they have not managed to for a minute.
+func (s *State) leaderless() bool {
+	for i := range s.Members {
+		if a, ok := s.answer(&s.Members[i]); ok && a.Leader != 0 {
+			return false
+		}
+	}
+	if s.answering() < quorum(len(s.Members)) {
+		return true
+	}
+	const election = time.Minute
+	c := v1alpha1.FindCondition(s.Cluster.Status.Conditions, v1alpha1.ConditionAvailable)
+	return c != nil && c.Status == v1alpha1.False && s.ReadAt.Sub(c.LastTransitionTime.Time) > election
+}
+
+// corrupt reports whether etcd has raised the alarm that members' data differ.
+func (s *State) corrupt() bool {
+	return slices.ContainsFunc(s.Alarms, func(a etcd.Alarm) bool { return a.Type == "CORRUPT" })
 }
 
 // whyUnhealthy says in words what is wrong with a member.

@@ -97,10 +97,15 @@ func judgeUpdate(s *State, t *v1alpha1.EtcdTask, m *MemberState) verdict {
 	if p == nil || p.ConfigHash != t.Spec.ConfigHash || v1alpha1.MemberConfigHash(&m.Object.Spec) != t.Spec.ConfigHash {
 		return verdict{}
 	}
-	if !s.healthy(m) {
+	a, ok := s.answer(m)
+	switch {
+	case s.serves(m):
+	case ok && s.leaderless() && (m.Object.Spec.MemberID == "" || m.Object.Spec.MemberID == a.MemberID.String()):
+		// It has done its part: the quorum needs the next member's configuration too.
+		return verdict{v1alpha1.TaskSucceeded, "it runs with the new configuration; there is no quorum for it to join yet"}
+	default:
 		return verdict{}
 	}
-	a, _ := s.answer(m)
 	return verdict{v1alpha1.TaskSucceeded, fmt.Sprintf("it serves with the new configuration, %d entries applied", a.AppliedIndex)}
 }
 
@@ -114,6 +119,9 @@ func waitingFor(s *State, t *v1alpha1.EtcdTask) string {
 			if p := v1alpha1.FindCondition(m.Object.Status.Conditions, v1alpha1.ConditionPrepared); p != nil && p.Status == v1alpha1.False {
 				return m.Object.Name + " can't be restarted with the new configuration: " + p.Message
 			}
+			if phase := m.Object.Status.Phase; phase == v1alpha1.MemberRefused || phase == v1alpha1.MemberFailed {
+				return fmt.Sprintf("%s is %s: %s", m.Object.Name, phase, m.Object.Status.Message)
+			}
 			if p := m.Object.Status.Process; p == nil || p.ConfigHash != t.Spec.ConfigHash {
 				return m.Object.Name + " is restarting: " + orElse(m.Object.Status.Message, "its host has not reported yet")
 			}
@@ -121,14 +129,11 @@ func waitingFor(s *State, t *v1alpha1.EtcdTask) string {
 		}
 	case v1alpha1.ActionStopMember:
 		if m != nil && m.Object.Spec.Run == v1alpha1.RunStopped {
-			return m.Object.Name + " is stopping"
+			return unproven(m, m.Object.Name+" is stopping")
 		}
 	case v1alpha1.ActionDeleteMember:
 		if m != nil && m.Object.DeletionTimestamp != nil {
-			if !m.HostReady {
-				return "the agent of host " + m.Object.Spec.Host + " does not report, so it can't be proven that " + m.Object.Name + " is stopped"
-			}
-			return m.Object.Name + " is stopping, then its data is retired"
+			return unproven(m, m.Object.Name+" is stopping, then its data is retired")
 		}
 	case v1alpha1.ActionMoveLeader:
 		if t.Status.ActedAt != nil {
@@ -137,6 +142,17 @@ func waitingFor(s *State, t *v1alpha1.EtcdTask) string {
 	case v1alpha1.ActionCreateMember, v1alpha1.ActionStartMember:
 	}
 	return ""
+}
+
+// unproven says why a member that is to be stopped is not proven to be yet.
+func unproven(m *MemberState, otherwise string) string {
+	switch {
+	case !m.HostReady:
+		return "the agent of host " + m.Object.Spec.Host + " does not report, so it can't be proven that " + m.Object.Name + " is stopped"
+	case m.Object.Status.Phase == v1alpha1.MemberFailed:
+		return "it can't be proven that " + m.Object.Name + " is stopped: " + m.Object.Status.Message
+	}
+	return otherwise
 }
 
 func orElse(s, other string) string {
@@ -217,25 +233,44 @@ func (c *ClusterController) createMember(ctx context.Context, s *State, t *v1alp
 func (c *ClusterController) startMember(ctx context.Context, s *State, m *MemberState) error {
 	obj := m.Object.DeepCopy()
 	if obj.Spec.Bootstrap == nil {
-		peers := make([]v1alpha1.Peer, 0, len(s.Members))
-		for i := range s.Members {
-			o := s.Members[i].Object
-			if o.Status.PeerURL == "" {
-				return fmt.Errorf("start %s: %s has no peer address yet: %w", obj.Name, o.Name, errHeld)
-			}
-			peers = append(peers, v1alpha1.Peer{Name: o.Name, URL: o.Status.PeerURL})
+		bootstrap, err := foundation(s)
+		if err != nil {
+			return fmt.Errorf("start %s: %w", obj.Name, err)
 		}
-		obj.Spec.Bootstrap = &v1alpha1.Bootstrap{
-			State: v1alpha1.BootstrapNew,
-			// Cluster IDs are made of peer URLs and token: a cluster made again in the same
-			// place must not be taken for the old one.
-			Token:          "quorate-" + string(s.Cluster.UID),
-			InitialCluster: peers,
+		i := slices.IndexFunc(bootstrap.InitialCluster, func(p v1alpha1.Peer) bool { return p.Name == obj.Name })
+		if i < 0 || bootstrap.InitialCluster[i].URL != obj.Status.PeerURL {
+			return fmt.Errorf("start %s: the other founding members were told another peer URL than %s for it; put its ports and address back as they were: %w",
+				obj.Name, obj.Status.PeerURL, errHeld)
 		}
-		obj.Spec.Ports = obj.Status.Ports
+		obj.Spec.Bootstrap, obj.Spec.Ports = bootstrap, obj.Status.Ports
 	}
 	obj.Spec.Run = v1alpha1.RunRunning
 	return c.opts.Store.Update(ctx, obj)
+}
+
+// foundation is how the founding members bootstrap. Once one has been told, all are
+// told the same, whatever has changed since: a cluster's ID is made of it.
+func foundation(s *State) (*v1alpha1.Bootstrap, error) {
+	for i := range s.Members {
+		if b := s.Members[i].Object.Spec.Bootstrap; b != nil {
+			return b.DeepCopy(), nil
+		}
+	}
+	peers := make([]v1alpha1.Peer, 0, len(s.Members))
+	for i := range s.Members {
+		o := s.Members[i].Object
+		if o.Status.PeerURL == "" {
+			return nil, fmt.Errorf("%s has no peer address yet: %w", o.Name, errHeld)
+		}
+		peers = append(peers, v1alpha1.Peer{Name: o.Name, URL: o.Status.PeerURL})
+	}
+	return &v1alpha1.Bootstrap{
+		State: v1alpha1.BootstrapNew,
+		// Cluster IDs are made of peer URLs and token: a cluster made again in the same
+		// place must not be taken for the old one.
+		Token:          "quorate-" + string(s.Cluster.UID),
+		InitialCluster: peers,
+	}, nil
 }
 
 func (c *ClusterController) moveLeader(ctx context.Context, s *State, t *v1alpha1.EtcdTask) error {

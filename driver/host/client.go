@@ -9,6 +9,7 @@ import (
 	"os"
 
 	"github.com/quorate/quorate/api/v1alpha1"
+	"github.com/quorate/quorate/driver/host/supervisor"
 )
 
 // ClientTLS is how the member's etcd is reached from its own host: with the
@@ -50,20 +51,38 @@ func (d *Driver) Keep(ctx context.Context, m *v1alpha1.EtcdMember) (v1alpha1.Etc
 	}
 	h := d.home(m)
 	defer d.lock(h)()
-	order, err := h.ReadOrder()
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		return d.observe(m, h), nil
-	case err != nil:
-		return d.observe(m, h), nil
-	case order.Run == v1alpha1.RunRunning:
-		held, err := h.Held()
-		if err == nil && !held {
-			err = d.spawn(ctx, h)
-		}
-		if err != nil {
-			return v1alpha1.EtcdMemberStatus{}, err
-		}
+	if err := d.keep(ctx, h); err != nil {
+		return v1alpha1.EtcdMemberStatus{}, err
 	}
 	return d.observe(m, h), nil
+}
+
+// KeepAll does what Keep does for every home there is. It needs no object, so
+// members come back after a boot of the host while the server is away.
+func (d *Driver) KeepAll(ctx context.Context) error {
+	found, err := d.List(ctx)
+	if err != nil {
+		return err
+	}
+	errs := make([]error, 0, len(found))
+	for _, f := range found {
+		h := supervisor.Home(f.Home)
+		unlock := d.lock(h)
+		errs = append(errs, d.keep(ctx, h))
+		unlock()
+	}
+	return errors.Join(errs...)
+}
+
+// keep starts the home's supervisor if its last order is to run and it has none.
+func (d *Driver) keep(ctx context.Context, h supervisor.Home) error {
+	order, err := h.ReadOrder()
+	if err != nil || order.Run != v1alpha1.RunRunning {
+		return nil //nolint:nilerr // an order that can't be read is reported where the member is looked at
+	}
+	held, err := h.Held()
+	if err != nil || held {
+		return err
+	}
+	return d.spawn(ctx, h)
 }

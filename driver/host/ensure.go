@@ -26,6 +26,10 @@ func (d *Driver) Ensure(ctx context.Context, m *v1alpha1.EtcdMember) (v1alpha1.E
 	if m.Spec.Run == v1alpha1.RunStopped {
 		return d.observe(m, h), nil
 	}
+	if d.missing(m, d.look(h)) != "" {
+		// A new home would hide the one that is missing.
+		return d.observe(m, h), nil
+	}
 	p, note, err := d.prepare(ctx, m, h)
 	if err != nil && !errors.As(err, &note.problem) {
 		note.problem = &problem{reason: ReasonNotPrepared, message: err.Error()}

@@ -106,6 +106,9 @@ func (d *Driver) Observe(_ context.Context, m *v1alpha1.EtcdMember) (v1alpha1.Et
 
 func (d *Driver) observe(m *v1alpha1.EtcdMember, h supervisor.Home) v1alpha1.EtcdMemberStatus {
 	v, note := d.look(h), d.noteOf(h)
+	if why := d.missing(m, v); why != "" {
+		return d.observeMissing(m, why)
+	}
 	s := v1alpha1.EtcdMemberStatus{
 		ObservedGeneration: m.Generation,
 		DataDir:            h.DataDir(),

@@ -25,6 +25,9 @@ func (d *Driver) Stop(ctx context.Context, m *v1alpha1.EtcdMember) (v1alpha1.Sto
 	h := d.home(m)
 	defer d.lock(h)()
 	v := d.look(h)
+	if why := d.missing(m, v); why != "" {
+		return v1alpha1.StopProof{}, fmt.Errorf("%w: %s/%s: %s", driver.ErrNotStopped, m.Namespace, m.Name, why)
+	}
 	if !v.there || v.neverStarted() {
 		return d.proveNeverStarted(m, v)
 	}

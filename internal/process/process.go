@@ -59,7 +59,11 @@ func (id ID) Alive() bool {
 		return false
 	}
 	now, err := Identify(id.PID)
-	return err == nil && now == id
+	if err != nil {
+		// Not being able to look is no sign of death.
+		return !errors.Is(err, ErrGone)
+	}
+	return now == id
 }
 
 // Signal sends sig to the very process that id names, never to another that took

@@ -77,6 +77,17 @@ func (h Home) TryLock() (*Lock, error) {
 	return &Lock{file: f}, nil
 }
 
+// Holds reports whether the lock is still that of the home: another directory may
+// have been put in its place, by a mount or a rename.
+func (l *Lock) Holds(h Home) bool {
+	mine, err := l.file.Stat()
+	if err != nil {
+		return false
+	}
+	there, err := os.Stat(h.LockFile())
+	return err == nil && os.SameFile(mine, there)
+}
+
 // Release gives the lock back.
 func (l *Lock) Release() error { return l.file.Close() }
 

@@ -45,6 +45,9 @@ const (
 	ReasonUnknownConfig   = "ConfigurationUnknown"
 )
 
+// ErrReplaced says that another directory was put in the place of the home.
+var ErrReplaced = errors.New("the home was replaced under its supervisor")
+
 // Run supervises the member whose home it is given, until ctx ends or the order
 // says so; both stop etcd, leave the proof in the state, and return nil. ErrHeld
 // if the member has a supervisor already. SIGHUP makes it read its order at once.
@@ -59,7 +62,7 @@ func Run(ctx context.Context, home string, logger *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	s := &supervisor{home: h, log: logger, ended: make(chan exit, 1)}
+	s := &supervisor{home: h, lock: lock, log: logger, ended: make(chan exit, 1)}
 	defer func() {
 		s.errors.close()
 		if err := lock.Release(); err != nil {
@@ -74,6 +77,7 @@ func Run(ctx context.Context, home string, logger *slog.Logger) error {
 
 type supervisor struct {
 	home Home
+	lock *Lock
 	log  *slog.Logger
 
 	order      *Order
@@ -135,6 +139,11 @@ func (s *supervisor) untilNext(now time.Time) time.Duration {
 
 // step does what is due, and reports whether the supervisor's work is over.
 func (s *supervisor) step(ctx context.Context, now time.Time) (bool, error) {
+	if !s.lock.Holds(s.home) {
+		// Its files are another home's, which may have a supervisor. What runs is left
+		// running: whoever supervises that home adopts it.
+		return true, fmt.Errorf("%w: %s is not the directory that was locked", ErrReplaced, s.home)
+	}
 	s.reloadOrder(ctx)
 	s.errors.poll(ctx, s.log, s.order, &s.state.ErrorLog)
 	stop := s.stopping || s.order != nil && s.order.Run != v1alpha1.RunRunning
