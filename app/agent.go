@@ -45,9 +45,9 @@ type AgentOptions struct {
 func RunAgent(ctx context.Context, opts AgentOptions) (err error) {
 	p := paths(opts.DataDir)
 	if opts.Host == "" {
-		name, err := os.Hostname()
-		if err != nil {
-			return fmt.Errorf("the host's name: %w: give it with --host", err)
+		name, nameErr := os.Hostname()
+		if nameErr != nil {
+			return fmt.Errorf("the host's name: %w: give it with --host", nameErr)
 		}
 		opts.Host = name
 	}
