@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,7 +21,8 @@ type ServerRestoreOptions struct {
 	DataDir string
 	// Archive that `quorate server backup` wrote.
 	Archive string
-	// SealingKeyFile that opens its Secrets; server/sealing.key in DataDir by default.
+	// SealingKeyFile that opens its Secrets, where server/sealing.key in DataDir does
+	// not; its keys are added to those there.
 	SealingKeyFile string
 	Logger         *slog.Logger
 }
@@ -36,9 +39,6 @@ type Restored struct {
 func RestoreServer(ctx context.Context, opts ServerRestoreOptions) (Restored, error) {
 	p := paths(opts.DataDir)
 	var out Restored
-	if opts.SealingKeyFile == "" {
-		opts.SealingKeyFile = p.sealingKey()
-	}
 	if up, err := readUp(p); err == nil && up.Process.Alive() {
 		return out, fmt.Errorf("`quorate up` runs on %s with pid %d: stop it first", opts.DataDir, up.Process.PID)
 	}
@@ -60,9 +60,16 @@ func RestoreServer(ctx context.Context, opts ServerRestoreOptions) (Restored, er
 			return out, fmt.Errorf("move the old store aside: %w", err)
 		}
 	}
-	out.Restored, err = storeetcd.Restore(ctx, storeetcd.RestoreOptions{
-		Archive: f, Dir: p.store(), MarkerFile: p.marker(), Keyring: opts.SealingKeyFile, Logger: opts.Logger,
-	})
+	if err = useKeys(p, opts.SealingKeyFile); err == nil {
+		out.Restored, err = storeetcd.Restore(ctx, storeetcd.RestoreOptions{
+			Archive: f, Dir: p.store(), MarkerFile: p.marker(), Keyring: p.sealingKey(), Logger: opts.Logger,
+		})
+	}
+	if errors.Is(err, storeetcd.ErrNoKey) {
+		if old, _ := filepath.Glob(p.sealingKey() + ".until-*"); len(old) > 0 { //nolint:errcheck // the pattern is right
+			err = fmt.Errorf("%w: keyrings of earlier times are here, try them with --sealing-key-file: %s", err, strings.Join(old, ", "))
+		}
+	}
 	if now, readErr := os.ReadDir(p.store()); err != nil && out.Aside != "" && (readErr != nil || len(now) == 0) {
 		// Nothing was restored: what was there before is better than nothing.
 		if readErr == nil {
@@ -71,6 +78,15 @@ func RestoreServer(ctx context.Context, opts ServerRestoreOptions) (Restored, er
 		return Restored{}, errors.Join(err, os.Rename(out.Aside, p.store()))
 	}
 	return out, err
+}
+
+// useKeys lets the server open what the keyring at file opens, which may be a copy
+// from elsewhere or of an earlier time.
+func useKeys(p paths, file string) error {
+	if file == "" || file == p.sealingKey() {
+		return nil
+	}
+	return storeetcd.MergeKeyring(p.sealingKey(), file)
 }
 
 // unused reports whether no server holds the lock of a store.

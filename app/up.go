@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -41,7 +42,7 @@ type UpOptions struct {
 	// Listen is the API's address; empty takes DefaultListen, or a free port where
 	// that is taken.
 	Listen string
-	// Cluster is its name, playground by default.
+	// Cluster is its name; by default that of the only one there is, or playground.
 	Cluster string
 	// Version of etcd; empty takes that of the existing cluster, or the built-in one.
 	Version string
@@ -86,9 +87,6 @@ func Up(ctx context.Context, opts UpOptions) (err error) {
 	began := time.Now()
 	if opts.Progress == nil {
 		opts.Progress = func(UpProgress) {}
-	}
-	if opts.Cluster == "" {
-		opts.Cluster = "playground"
 	}
 	if opts.Ephemeral {
 		if opts.DataDir, err = os.MkdirTemp("", "quorate-"); err != nil {
@@ -325,6 +323,9 @@ func (u *upRun) agentClient(ctx context.Context) (remote.Config, error) {
 
 // declare applies the cluster, or finds that it is there already.
 func (u *upRun) declare(ctx context.Context) error {
+	if err := u.choose(ctx); err != nil {
+		return err
+	}
 	have := &v1alpha1.EtcdCluster{}
 	err := u.srv.store.Get(ctx, u.key(), have)
 	if err == nil {
@@ -367,6 +368,32 @@ func (u *upRun) declare(ctx context.Context) error {
 		return err
 	}
 	u.opts.Progress(UpProgress{Text: fmt.Sprintf("cluster %s declared: %d members of etcd %s", c.Name, c.Spec.Replicas, c.Spec.Version), Done: true})
+	return nil
+}
+
+// choose settles which cluster is meant where none was named: the one there is, or
+// a new playground.
+func (u *upRun) choose(ctx context.Context) error {
+	if u.opts.Cluster != "" {
+		return nil
+	}
+	clusters, err := u.srv.store.List(ctx, v1alpha1.KindCluster, store.ListOptions{Namespace: upNamespace})
+	if err != nil {
+		return err
+	}
+	const playground = "playground"
+	names := make([]string, 0, len(clusters))
+	for _, c := range clusters {
+		names = append(names, c.GetName())
+	}
+	switch {
+	case len(names) == 0 || slices.Contains(names, playground):
+		u.opts.Cluster = playground
+	case len(names) == 1:
+		u.opts.Cluster = names[0]
+	default:
+		return fmt.Errorf("there are the clusters %s: say with --cluster which is to be waited for", strings.Join(names, ", "))
+	}
 	return nil
 }
 

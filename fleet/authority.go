@@ -48,6 +48,15 @@ func NewSecretAuthority(s store.Store) *SecretAuthority {
 	return &SecretAuthority{store: s, now: time.Now, clients: map[v1alpha1.UID]client{}}
 }
 
+// CheckCA implements Authority.
+func (a *SecretAuthority) CheckCA(ctx context.Context, c *v1alpha1.EtcdCluster) error {
+	if c.Spec.TLS.Mode != v1alpha1.TLSCASecret {
+		return nil
+	}
+	_, err := a.load(ctx, c)
+	return err
+}
+
 // EnsureCA implements Authority.
 func (a *SecretAuthority) EnsureCA(ctx context.Context, c *v1alpha1.EtcdCluster) error {
 	switch c.Spec.TLS.Mode {

@@ -26,6 +26,9 @@ type Etcd interface {
 
 // Authority makes the certificates of a cluster.
 type Authority interface {
+	// CheckCA says why the CA that the cluster names can't be used; nil where one is
+	// yet to be made.
+	CheckCA(ctx context.Context, c *v1alpha1.EtcdCluster) error
 	// EnsureCA makes the cluster's CA if it has none yet.
 	EnsureCA(ctx context.Context, c *v1alpha1.EtcdCluster) error
 	// RemoveCA removes a CA that EnsureCA has made.
@@ -192,6 +195,11 @@ func (c *ClusterController) observe(ctx context.Context, cluster *v1alpha1.EtcdC
 		s.Members = append(s.Members, MemberState{Object: m, HostReady: h != nil && h.Ready})
 		s.LastNumber = max(s.LastNumber, memberNumber(cluster.Name, m.Name))
 	}
+	if !s.formed() {
+		if caErr := c.opts.Authority.CheckCA(ctx, cluster); caErr != nil {
+			s.CAProblem = caErr.Error()
+		}
+	}
 	sortMembers(cluster.Name, s.Members)
 	s.ReadAt = c.opts.Now()
 	c.probe(ctx, s, members)
@@ -342,7 +350,7 @@ func (c *ClusterController) advance(ctx context.Context, s *State, tasks taskLis
 		return p, nil
 	}
 	if err := c.opts.Authority.EnsureCA(ctx, s.Cluster); err != nil {
-		p.plan.HeldReason, p.plan.Held, p.waiting = "CertificateAuthority", err.Error(), err.Error()
+		p.plan.HeldReason, p.plan.Held, p.waiting = HeldCA, err.Error(), err.Error()
 		p.again = c.opts.Idle
 		return p, nil //nolint:nilerr // the plan is held, and says why
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/quorate/quorate/api/v1alpha1"
@@ -216,6 +217,9 @@ func bucket(was, is *v1alpha1.RaftMark) *v1alpha1.RaftMark {
 	return was
 }
 
+// supervisedStop begins the message of an exit that was asked for.
+const supervisedStop = "it was stopped"
+
 // tell records what people want to know of a member.
 func (c *MemberController) tell(ctx context.Context, m *v1alpha1.EtcdMember, was, is *v1alpha1.EtcdMemberStatus) {
 	record := func(t store.EventType, reason, message string) {
@@ -223,7 +227,11 @@ func (c *MemberController) tell(ctx context.Context, m *v1alpha1.EtcdMember, was
 	}
 	if is.Process != nil && (was.Process == nil || was.Process.PID != is.Process.PID) {
 		if is.LastExit != nil && was.LastExit != nil && !is.LastExit.At.Equal(&was.LastExit.At) || was.LastExit == nil && is.LastExit != nil {
-			record(store.Warning, "EtcdExited", exitText(is.LastExit))
+			if strings.HasPrefix(is.LastExit.Message, supervisedStop) {
+				record(store.Normal, "EtcdStopped", exitText(is.LastExit))
+			} else {
+				record(store.Warning, "EtcdExited", exitText(is.LastExit))
+			}
 		}
 		record(store.Normal, "EtcdStarted", fmt.Sprintf("pid %d", is.Process.PID))
 	}

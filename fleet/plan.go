@@ -16,6 +16,7 @@ import (
 const (
 	HeldRestored        = "StoreRestored"
 	HeldNoHost          = "NoHost"
+	HeldCA              = "CertificateAuthority"
 	HeldNoRelease       = "ReleaseNotFound"
 	HeldNotPrepared     = "MembersNotPrepared"
 	HeldUnhealthy       = "MembersNotHealthy"
@@ -103,6 +104,9 @@ func stopped(m *v1alpha1.EtcdMember) bool {
 }
 
 func planForm(s *State, p *v1alpha1.Plan) {
+	if s.CAProblem != "" {
+		hold(p, HeldCA, s.CAProblem)
+	}
 	missing := int(s.Cluster.Spec.Replicas) - len(s.Members)
 	planned := map[string]int{}
 	for i := range max(missing, 0) {
@@ -203,10 +207,10 @@ func planUpdate(s *State, p *v1alpha1.Plan) {
 	}
 	var steps []v1alpha1.PlanStep
 	for _, m := range down {
-		steps = append(steps, updateStep(s, m, "it is not serving, and runs with an older configuration"))
+		steps = append(steps, updateStep(s, m, "it is not serving, and "+outdated(s, m)))
 	}
 	for _, m := range followers {
-		steps = append(steps, updateStep(s, m, "it runs with an older configuration"))
+		steps = append(steps, updateStep(s, m, outdated(s, m)))
 	}
 	if leading != nil {
 		if to := s.successor(leading); to != nil {
@@ -217,12 +221,22 @@ func planUpdate(s *State, p *v1alpha1.Plan) {
 				Impact:       "writes wait for one change of leader, a few milliseconds",
 			})
 		}
-		steps = append(steps, updateStep(s, leading, "it runs with an older configuration"))
+		steps = append(steps, updateStep(s, leading, outdated(s, leading)))
 	}
 	if !starting {
 		holdUpdate(s, p, &steps[0])
 	}
 	p.Steps = append(p.Steps, steps...)
+}
+
+// outdated says in what way a member's configuration is not the wanted one.
+func outdated(s *State, m *MemberState) string {
+	spec := m.Object.Spec
+	spec.RestartedAt = s.Cluster.Spec.RestartedAt
+	if v1alpha1.MemberConfigHash(&spec) == WantedHash(s.Cluster, m.Object) {
+		return "a restart was asked for"
+	}
+	return "it runs with an older configuration"
 }
 
 func updateStep(s *State, m *MemberState, reason string) v1alpha1.PlanStep {

@@ -26,6 +26,8 @@ type State struct {
 	LastNumber int64
 	// Release that the cluster's version means on each platform.
 	Releases map[string]v1alpha1.ReleaseRef
+	// CAProblem is why the cluster's CA can't be used, or empty.
+	CAProblem string
 	// Alarms raised in etcd; nil when they could not be read.
 	Alarms []etcd.Alarm
 }

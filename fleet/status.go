@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/quorate/quorate/api/v1alpha1"
 	"github.com/quorate/quorate/etcd"
@@ -32,6 +33,7 @@ func (c *ClusterController) writeStatus(ctx context.Context, s *State, p progres
 	if err != nil || !changed {
 		return err
 	}
+	c.tellHeld(ctx, obj, &before)
 	for _, kind := range []string{v1alpha1.ConditionAvailable, v1alpha1.ConditionDegraded} {
 		was, is := v1alpha1.FindCondition(before.Conditions, kind), v1alpha1.FindCondition(obj.Status.Conditions, kind)
 		if is == nil || was != nil && was.Status == is.Status && was.Reason == is.Reason {
@@ -47,6 +49,20 @@ func (c *ClusterController) writeStatus(ctx context.Context, s *State, p progres
 		c.opts.Recorder.Record(ctx, store.About(obj, e))
 	}
 	return nil
+}
+
+// tellHeld records when a cluster comes to wait for something that only a person
+// can give it.
+func (c *ClusterController) tellHeld(ctx context.Context, obj *v1alpha1.EtcdCluster, before *v1alpha1.EtcdClusterStatus) {
+	was := v1alpha1.FindCondition(before.Conditions, v1alpha1.ConditionProgressing)
+	is := v1alpha1.FindCondition(obj.Status.Conditions, v1alpha1.ConditionProgressing)
+	if is == nil || was != nil && was.Reason == is.Reason {
+		return
+	}
+	switch is.Reason {
+	case HeldCA, HeldNoRelease, HeldRestored:
+		c.opts.Recorder.Record(ctx, store.About(obj, store.Event{Type: store.Warning, Reason: is.Reason, Message: is.Message, Source: "fleet"}))
+	}
 }
 
 // setStatus makes the whole status anew from the state.
@@ -70,8 +86,14 @@ func setStatus(s *State, p progress, st *v1alpha1.EtcdClusterStatus) {
 		}
 	}
 	available := availableCondition(s)
+	if available.Reason == "Forming" && p.plan.Held != "" {
+		available.Message += ": " + p.plan.Held
+	}
 	progressing := progressingCondition(s, p)
 	degraded := degradedCondition(s)
+	if updating(s, p) {
+		degraded.Status, degraded.Reason = v1alpha1.False, "Updating"
+	}
 	suspended := suspendedCondition(s)
 	for _, cond := range []v1alpha1.Condition{available, progressing, degraded, suspended} {
 		cond.ObservedGeneration = generation
@@ -200,6 +222,22 @@ func degradedCondition(s *State) v1alpha1.Condition {
 		c.Reason, c.Message = "AllHealthy", fmt.Sprintf("all %d members are healthy", len(s.Members))
 	}
 	return c
+}
+
+// updating reports whether the one member that is down is the one that is being
+// restarted, since not long ago: that is no incident.
+func updating(s *State, p progress) bool {
+	const patience = time.Minute
+	if p.task == nil || p.task.Spec.Action != v1alpha1.ActionUpdateMember || p.task.Status.ActedAt == nil ||
+		s.ReadAt.Sub(p.task.Status.ActedAt.Time) > patience || len(s.Alarms) > 0 || len(s.Members) < int(s.Cluster.Spec.Replicas) {
+		return false
+	}
+	for i := range s.Members {
+		if m := &s.Members[i]; !s.healthy(m) && m.Object.Name != p.task.Spec.Member {
+			return false
+		}
+	}
+	return true
 }
 
 func alarmText(alarms []etcd.Alarm, s *State) string {

@@ -55,6 +55,7 @@ const digest = "sha256:000000000000000000000000000000000000000000000000000000000
 
 type noAuthority struct{}
 
+func (noAuthority) CheckCA(context.Context, *v1alpha1.EtcdCluster) error  { return nil }
 func (noAuthority) EnsureCA(context.Context, *v1alpha1.EtcdCluster) error { return nil }
 func (noAuthority) RemoveCA(context.Context, *v1alpha1.EtcdCluster) error { return nil }
 

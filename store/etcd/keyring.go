@@ -105,6 +105,33 @@ func OpenKeyring(path string) (*Keyring, error) {
 	return &Keyring{path: path, keys: keys}, nil
 }
 
+// MergeKeyring adds the keys of the keyring at from to the one at into, which is
+// made if there is none: what either opened is opened then. The key that seals
+// stays the one of into.
+func MergeKeyring(into, from string) error {
+	theirs, err := OpenKeyring(from)
+	if err != nil {
+		return err
+	}
+	ours, err := OpenKeyring(into)
+	if errors.Is(err, fs.ErrNotExist) {
+		ours, err = &Keyring{path: into}, nil
+	}
+	if err != nil {
+		return err
+	}
+	keys := slices.Clone(ours.keys)
+	for _, key := range theirs.keys {
+		if !slices.ContainsFunc(keys, func(k sealingKey) bool { return k.ID == key.ID }) {
+			keys = append(keys, key)
+		}
+	}
+	if len(keys) == len(ours.keys) {
+		return nil
+	}
+	return ours.write(keys)
+}
+
 // Path is where the keyring's file is.
 func (k *Keyring) Path() string { return k.path }
 

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"strconv"
+	"time"
 
 	"github.com/quorate/quorate/datadir"
 )
@@ -141,7 +142,11 @@ func (s *supervisor) learn(ctx context.Context) {
 	// A log that is being begun may be read too early, and one that stays unreadable
 	// is refused at the next start.
 	if err = errors.Join(err, learnErr); err != nil {
-		s.log.WarnContext(ctx, "note the member's identity", slog.Any("error", err))
+		level := slog.LevelWarn
+		if s.child != nil && time.Since(s.child.StartedAt) < intentWait*20 {
+			level = slog.LevelDebug // etcd is making its directory
+		}
+		s.log.Log(ctx, level, "note the member's identity", slog.Any("error", err))
 	}
 }
 
