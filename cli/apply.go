@@ -143,7 +143,7 @@ func applyOne(ctx context.Context, c *remote.Client, doc schema.Document) (strin
 			continue
 		}
 		if errors.Is(err, store.ErrConflict) && doc.Object.GetResourceVersion() != "" {
-			err = fmt.Errorf("%w: someone has changed its spec since the file was made: get it anew, or take metadata.resourceVersion out of the file to merge into what is there", err)
+			err = fmt.Errorf("%w: its spec has changed since the file was made, if only by applying that file: get it anew, or take metadata.resourceVersion out of the file to merge into what is there", err)
 		}
 		return what, err
 	}
@@ -179,7 +179,8 @@ func (e *env) readSources(cmd *cobra.Command, files []string) ([]source, error) 
 		return nil, errors.Join(errs...)
 	}
 	if len(sources) == 0 {
-		return nil, fmt.Errorf("there is no object in %s: %w", strings.Join(files, ", "), store.ErrInvalid)
+		names := strings.ReplaceAll(", "+strings.Join(files, ", ")+",", ", -,", ", the standard input,")
+		return nil, fmt.Errorf("there is no object in %s: %w", strings.Trim(names, ", "), store.ErrInvalid)
 	}
 	return sources, nil
 }

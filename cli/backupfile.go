@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/quorate/quorate/api/v1alpha1"
 	storeetcd "github.com/quorate/quorate/store/etcd"
 )
 
@@ -25,15 +24,6 @@ const (
 const maxManifest = 1 << 20
 
 var errBackup = errors.New("the backup is not whole")
-
-// kindOrder is how counts of objects are listed.
-var kindOrder = func() []string {
-	var order []string
-	for _, k := range v1alpha1.Kinds() {
-		order = append(order, k.Plural)
-	}
-	return order
-}()
 
 // saveBackup writes a backup beside its place, checks it, and renames it there.
 func saveBackup(file string, from io.ReadCloser) (m storeetcd.Manifest, err error) {
@@ -62,6 +52,18 @@ func saveBackup(file string, from io.ReadCloser) (m storeetcd.Manifest, err erro
 		return m, err
 	}
 	return m, syncDir(dir)
+}
+
+// passBackup copies a backup and checks it as it goes by.
+func passBackup(to io.Writer, from io.ReadCloser) (m storeetcd.Manifest, err error) {
+	defer func() { err = errors.Join(err, from.Close()) }()
+	through := io.TeeReader(from, to)
+	if m, err = verifyBackup(through); err != nil {
+		return m, err
+	}
+	// What pads the archive's end belongs to it too.
+	_, err = io.Copy(io.Discard, through)
+	return m, err
 }
 
 func syncDir(dir string) error {

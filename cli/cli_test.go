@@ -285,6 +285,11 @@ func TestSaveBackup(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			var out bytes.Buffer
+			passed, err := passBackup(&out, io.NopCloser(bytes.NewReader(tc.data)))
+			if (err == nil) != tc.ok || tc.ok && (passed.Revision != m.Revision || !bytes.Equal(out.Bytes(), tc.data)) {
+				t.Errorf("to stdout: %v, %d of %d bytes", err, out.Len(), len(tc.data))
+			}
 			if !tc.ok {
 				if len(entries) != 0 {
 					t.Errorf("something was left behind: %v", entries)
@@ -319,5 +324,37 @@ func TestExpand(t *testing.T) {
 	}
 	if _, err := expand([]string{t.TempDir()}); !errors.Is(err, store.ErrInvalid) {
 		t.Errorf("an empty directory: %v", err)
+	}
+}
+
+func TestErrorText(t *testing.T) {
+	for _, tc := range []struct {
+		err  error
+		want string
+	}{
+		{fmt.Errorf("etcdcluster/a: %w", store.ErrNotFound), "etcdcluster/a: not found"},
+		{fmt.Errorf("f.yaml: etcdcluster/a: %w", store.ErrInvalid), "f.yaml: etcdcluster/a: invalid"},
+		{fmt.Errorf("f.yaml: change one of them: %w", store.ErrInvalid), "f.yaml: change one of them"},
+		{fmt.Errorf("there is no object in f.yaml: %w", store.ErrInvalid), "there is no object in f.yaml"},
+		{
+			errors.Join(fmt.Errorf("give it up now: %w", store.ErrForbidden), fmt.Errorf("%w: a b c", store.ErrNotFound)),
+			"give it up now\n  not found: a b c",
+		},
+	} {
+		if got := errorText(tc.err); got != tc.want {
+			t.Errorf("%v: got %q, want %q", tc.err, got, tc.want)
+		}
+	}
+}
+
+func TestRestartRefusesSuspended(t *testing.T) {
+	c := &v1alpha1.EtcdCluster{}
+	c.Name, c.Namespace = "a", "prod"
+	if err := refuseSuspended(c); err != nil {
+		t.Errorf("one that runs: %v", err)
+	}
+	c.Spec.Suspended = true
+	if err := refuseSuspended(c); exitCode(err) != exitRefused || !strings.Contains(errorText(err), "`quorate resume a -n prod` starts it") {
+		t.Errorf("a suspended one: %v", err)
 	}
 }

@@ -3,12 +3,14 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/quorate/quorate/api/v1alpha1"
 	"github.com/quorate/quorate/store"
 	"github.com/quorate/quorate/store/remote"
 )
@@ -65,6 +67,11 @@ func (e *env) events(ctx context.Context, o eventOptions) error {
 	if err != nil {
 		return err
 	}
+	if len(events) == 0 && opts.Cluster != "" {
+		if err := e.clusterExists(ctx, c, opts); err != nil {
+			return err
+		}
+	}
 	if o.watch {
 		return e.watchEvents(ctx, c, opts, events, o.output)
 	}
@@ -76,6 +83,27 @@ func (e *env) events(ctx context.Context, o eventOptions) error {
 		return nil
 	}
 	return e.printEvents(events)
+}
+
+// clusterExists tells a cluster to which nothing has happened from one that is not
+// there. One that is gone may still have events.
+func (e *env) clusterExists(ctx context.Context, c *remote.Client, opts store.EventOptions) error {
+	if opts.Namespace != "" {
+		_, err := readCluster(ctx, c, e.cluster(opts.Cluster))
+		return err
+	}
+	ctx, cancel := call(ctx)
+	defer cancel()
+	clusters, err := c.List(ctx, v1alpha1.KindCluster, store.ListOptions{})
+	if err != nil {
+		return err
+	}
+	for _, cluster := range clusters {
+		if cluster.GetName() == opts.Cluster {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s: %w in any namespace: `quorate get clusters -A` lists what there is", label(v1alpha1.KindCluster, opts.Cluster), store.ErrNotFound)
 }
 
 // recent reads the events of a namespace. Hosts have none: what concerns them is

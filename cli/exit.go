@@ -37,6 +37,9 @@ const exitCodesText = `Exit codes are part of the interface: scripts may rely on
 quorate etcdctl ends with the code of etcdctl. When several objects fail for
 different reasons, the code is that of the first.`
 
+// minSentence is how many words say something by themselves: fewer are a name.
+const minSentence = 3
+
 var (
 	// errTimedOut: what was waited for did not come in time.
 	errTimedOut = errors.New("timed out")
@@ -90,5 +93,24 @@ func errorText(err error) string {
 	if errors.Is(err, fs.ErrPermission) && !strings.Contains(err.Error(), "chmod") && exitCode(err) == exitFailed {
 		err = fmt.Errorf("%w: run it as a user who may, or choose another place with --data-dir", err)
 	}
-	return strings.ReplaceAll(strings.TrimRight(err.Error(), "\n"), "\n", "\n  ")
+	lines := strings.Split(strings.TrimRight(err.Error(), "\n"), "\n")
+	for i, line := range lines {
+		lines[i] = withoutSentinel(line)
+	}
+	return strings.Join(lines, "\n  ")
+}
+
+// withoutSentinel takes the name of a class of errors off a text that has already
+// said what is wrong.
+func withoutSentinel(line string) string {
+	for _, class := range []error{store.ErrInvalid, store.ErrForbidden, store.ErrNotFound} {
+		text, ok := strings.CutSuffix(line, ": "+class.Error())
+		if !ok {
+			continue
+		}
+		if said := text[strings.LastIndex(text, ": ")+1:]; len(strings.Fields(said)) >= minSentence {
+			return text
+		}
+	}
+	return line
 }

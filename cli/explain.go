@@ -26,14 +26,29 @@ default, limits, and the fields below it. It needs no server.`,
 			}
 			return kinds, noFiles | cobra.ShellCompDirectiveNoSpace
 		},
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
+			kind, _, _ := strings.Cut(strings.Trim(args[0], "."), ".")
+			if _, err := kindArg(cmd, kind); err != nil {
+				return err
+			}
 			x, err := schema.Explain(args[0])
 			if err != nil {
-				return err
+				return usagef(cmd, "%v: `quorate explain %s` lists what there is", err, explainable(args[0]))
 			}
 			return e.printExplanation(x)
 		},
 	}
+}
+
+// explainable is the longest beginning of a path that can be explained.
+func explainable(path string) string {
+	for i := strings.LastIndexByte(path, '.'); i > 0; i = strings.LastIndexByte(path, '.') {
+		path = path[:i]
+		if _, err := schema.Explain(path); err == nil {
+			break
+		}
+	}
+	return path
 }
 
 func (e *env) printExplanation(x schema.Explanation) error {
@@ -66,7 +81,7 @@ func (e *env) printExplanation(x schema.Explanation) error {
 		return nil
 	}
 	e.printf("\n")
-	g := grid{header: []string{"field", "type", "default", ""}, wrap: []int{3}}
+	g := grid{header: []string{"field", "type", "default", "description"}, wrap: []int{3}}
 	for _, c := range x.Children {
 		def := c.Default
 		if c.Required {

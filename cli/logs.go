@@ -42,6 +42,9 @@ The sources are etcd (what etcd writes), error (its errors alone), and superviso
 			if !slices.Contains(logSources, o.Source) {
 				return usagef(cmd, "--source is %q: use one of %s", o.Source, strings.Join(logSources, ", "))
 			}
+			if o.Tail < -1 {
+				return usagef(cmd, "--tail is %d: give how many lines to begin with, or -1 for all", o.Tail)
+			}
 			return e.logs(cmd, args[0], o)
 		},
 	}

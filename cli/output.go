@@ -90,7 +90,7 @@ func (e *env) printObjects(kind v1alpha1.Kind, objs []v1alpha1.Object, s shown) 
 			text, err = schema.JSONPathList(objs, template)
 		}
 		if err != nil {
-			return err
+			return &usageError{command: "quorate get", text: err.Error()}
 		}
 		e.printf("%s\n", strings.TrimSuffix(text, "\n"))
 		return nil

@@ -1,9 +1,14 @@
 package cli
 
 import (
+	"errors"
+	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/quorate/quorate/internal/version"
 )
 
 // Groups of commands in the help.
@@ -29,17 +34,19 @@ prints what to try next.`,
 		Example: `  quorate up
   quorate etcdctl -c playground put hello world
   quorate get clusters`,
+		Version:                    version.Version(),
 		SilenceErrors:              true,
 		SilenceUsage:               true,
 		SuggestionsMinimumDistance: 2,
 		Args:                       cobra.ArbitraryArgs,
 		RunE:                       runGroup,
 	}
+	root.SetVersionTemplate("quorate {{.Version}}\n")
 	root.SetIn(e.In)
 	root.SetOut(e.Out)
 	root.SetErr(e.Err)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usagef(cmd, "%v", err)
+		return usagef(cmd, "%s", flagErrorText(cmd, err))
 	})
 	e.bind(root)
 	root.AddGroup(
@@ -62,10 +69,75 @@ prints what to try next.`,
 	add(groupWatch, waitCommand(e), logsCommand(e), eventsCommand(e))
 	add(groupRun, serverCommand(e), agentCommand(e), releaseCommand(e))
 	add(groupMore, versionCommand(e))
+	root.SetHelpCommand(helpCommand(root))
 	root.SetHelpCommandGroupID(groupMore)
 	root.SetCompletionCommandGroupID(groupMore)
 	root.AddCommand(memberCommand(e), &cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exitCodesText})
 	return root
+}
+
+var flagName = regexp.MustCompile(`--([a-z][a-z-]*)" flag`)
+
+// flagErrorText says what a flag wants rather than how its parser failed.
+func flagErrorText(cmd *cobra.Command, err error) string {
+	var invalid interface {
+		error
+		GetValue() string
+	}
+	name := flagName.FindStringSubmatch(err.Error())
+	if !errors.As(err, &invalid) || name == nil {
+		return err.Error()
+	}
+	flag := cmd.Flag(name[1])
+	if flag == nil {
+		return err.Error()
+	}
+	want := ""
+	switch flag.Value.Type() {
+	case "int":
+		want = "a whole number"
+	case "duration":
+		want = "a duration such as 30s"
+	case "bool":
+		want = "true or false"
+	default:
+		return err.Error()
+	}
+	return fmt.Sprintf("--%s is %q: give %s", flag.Name, invalid.GetValue(), want)
+}
+
+// helpCommand is cobra's, save that an unknown command is an error.
+func helpCommand(root *cobra.Command) *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [COMMAND]",
+		Short: "Help about any command",
+		Long:  "Show the help of a command: the same as its --help.",
+		RunE: func(_ *cobra.Command, args []string) error {
+			cmd, rest, err := root.Find(args)
+			if err != nil {
+				return err
+			}
+			if len(rest) > 0 {
+				return unknownCommand(cmd, rest[0])
+			}
+			cmd.InitDefaultHelpFlag()
+			cmd.InitDefaultVersionFlag()
+			return cmd.Help()
+		},
+		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			cmd, rest, err := root.Find(args)
+			if err != nil || len(rest) > 0 {
+				return nil, noFiles
+			}
+			var names []string
+			for _, c := range cmd.Commands() {
+				if c.IsAvailableCommand() || c.IsAdditionalHelpTopicCommand() {
+					names = append(names, c.Name()+"\t"+c.Short)
+				}
+			}
+			return names, noFiles
+		},
+	}
 }
 
 // runGroup is a command that only has others below it.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/quorate/quorate/api/v1alpha1"
 	"github.com/quorate/quorate/app"
 )
 
@@ -67,12 +68,14 @@ func serverBackupCommand(e *env) *cobra.Command {
 		Use:   "backup FILE",
 		Short: "Back up the fleet's store while the server runs",
 		Long: `Write a backup of the fleet's store to a file, and check it by reading it again.
-The file appears whole or not at all, and only you can read it.
+The file appears whole or not at all, and only you can read it. "-" is the standard
+output, where only the exit code says that all of it was written.
 
 The sealing key is not in it: keep a copy of server/sealing.key elsewhere. Without
 that key the Secrets in the backup can't be opened.`,
 		Example: `  quorate server backup fleet-2026-11-20.tar
-  quorate --server https://quorate.example.com:7379 --token-file token server backup fleet.tar`,
+  quorate --server https://quorate.example.com:7379 --token-file token server backup fleet.tar
+  quorate server backup - > fleet.tar`,
 		Args: argsBetween(1, 1, "FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return e.serverBackup(cmd, args[0], overwrite)
@@ -83,6 +86,9 @@ that key the Secrets in the backup can't be opened.`,
 }
 
 func (e *env) serverBackup(cmd *cobra.Command, file string, overwrite bool) error {
+	if file == "-" {
+		return e.serverBackupOut(cmd)
+	}
 	if _, err := os.Lstat(file); err == nil && !overwrite {
 		return fmt.Errorf("%s: %w: choose another name, or give --overwrite", file, fs.ErrExist)
 	}
@@ -99,7 +105,30 @@ func (e *env) serverBackup(cmd *cobra.Command, file string, overwrite bool) erro
 		return fmt.Errorf("back up the store to %s: %w", file, err)
 	}
 	e.printf("%s holds %s: revision %d of epoch %d, checked\n", file, countsText(m.ObjectCounts), m.Revision, m.Epoch.Number)
-	e.errorf("keep a copy of the sealing key elsewhere (server/sealing.key in the server's data directory): without it Secrets can't be opened\n")
+	e.errorf("%s\n", keepSealingKey)
+	return nil
+}
+
+const keepSealingKey = "keep a copy of the sealing key elsewhere (server/sealing.key in the server's data directory): without it Secrets can't be opened"
+
+// serverBackupOut writes a backup to stdout, and checks it as it goes by.
+func (e *env) serverBackupOut(cmd *cobra.Command) error {
+	if isTerminal(e.Out) {
+		return usagef(cmd, "a backup is nothing for a terminal: name a file, or redirect the output")
+	}
+	c, err := e.connect()
+	if err != nil {
+		return err
+	}
+	from, err := c.Backup(cmd.Context())
+	if err != nil {
+		return err
+	}
+	m, err := passBackup(e.Out, from)
+	if err != nil {
+		return fmt.Errorf("back up the store to the standard output: %w: throw away what was written", err)
+	}
+	e.errorf("the backup holds %s: revision %d of epoch %d, checked\n%s\n", countsText(m.ObjectCounts), m.Revision, m.Epoch.Number, keepSealingKey)
 	return nil
 }
 
@@ -148,8 +177,12 @@ func (e *env) serverRestore(ctx context.Context, o app.ServerRestoreOptions) (er
 		e.printf("the store that was there is kept in %s\n", r.Aside)
 	}
 	if r.Suspended > 0 {
-		e.printf("%d clusters are held still: start the server, and accept each with `%s`\n",
-			r.Suspended, e.self(o.DataDir)+" plan NAME --accept")
+		are := "clusters are"
+		if r.Suspended == 1 {
+			are = "cluster is"
+		}
+		e.printf("%d %s held still: start the server, and accept each with `%s`\n",
+			r.Suspended, are, e.self(o.DataDir)+" plan NAME --accept")
 	}
 	return nil
 }
@@ -196,7 +229,11 @@ backups only.`,
 			if err != nil {
 				return err
 			}
-			e.printf("%d Secrets are sealed with a new key: copy the sealing key's file anew\n", n)
+			are := "Secrets are"
+			if n == 1 {
+				are = "Secret is"
+			}
+			e.printf("%d %s sealed with a new key: copy the sealing key's file anew\n", n, are)
 			return nil
 		},
 	}
@@ -204,12 +241,15 @@ backups only.`,
 	return cmd
 }
 
-// countsText is such as "1 etcdclusters, 3 etcdmembers".
+// countsText is such as "1 etcdcluster, 3 etcdmembers".
 func countsText(counts map[string]int) string {
 	var parts []string
-	for _, kind := range kindOrder {
-		if n := counts[kind]; n > 0 {
-			parts = append(parts, fmt.Sprintf("%d %s", n, kind))
+	for _, kind := range v1alpha1.Kinds() {
+		switch n := counts[kind.Plural]; {
+		case n == 1:
+			parts = append(parts, "1 "+strings.ToLower(kind.Kind))
+		case n > 1:
+			parts = append(parts, fmt.Sprintf("%d %s", n, kind.Plural))
 		}
 	}
 	if len(parts) == 0 {

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -27,6 +28,8 @@ func (o *changeOptions) bind(cmd *cobra.Command) {
 
 // change is one thing that is changed about a cluster.
 type change struct {
+	// refuse says why it can't be made; nil where it always can.
+	refuse func(*v1alpha1.EtcdCluster) error
 	// apply makes it, and returns false where there is nothing to do.
 	apply func(*v1alpha1.EtcdCluster) bool
 	// did and already say in a word what was done, or need not be.
@@ -81,6 +84,7 @@ healthy, and the leader last, after it has handed over.`,
   quorate restart playground --dry-run
   quorate restart playground --wait`,
 	}, change{
+		refuse: refuseSuspended,
 		apply: func(c *v1alpha1.EtcdCluster) bool {
 			at := time.Now().Truncate(time.Second)
 			// Times are kept to the second: twice within one must still be a change.
@@ -93,6 +97,14 @@ healthy, and the leader last, after it has handed over.`,
 		},
 		did: "is being restarted", reached: settled,
 	})
+}
+
+// refuseSuspended refuses what only a cluster that runs can do.
+func refuseSuspended(c *v1alpha1.EtcdCluster) error {
+	if !c.Spec.Suspended {
+		return nil
+	}
+	return fmt.Errorf("it is suspended, so nothing of it runs: `quorate resume %s%s` starts it: %w", c.Name, inNamespace(c.Namespace), store.ErrForbidden)
 }
 
 // changeCommand completes a command that changes a cluster.
@@ -121,6 +133,11 @@ func (e *env) change(ctx context.Context, c *remote.Client, key store.Key, ch ch
 	callCtx, cancel := call(ctx)
 	defer cancel()
 	err := store.Mutate(callCtx, c, key, cluster, func(c *v1alpha1.EtcdCluster) (bool, error) {
+		if ch.refuse != nil {
+			if err := ch.refuse(c); err != nil {
+				return false, err
+			}
+		}
 		changed = ch.apply(c)
 		return changed, nil
 	})
@@ -132,6 +149,9 @@ func (e *env) change(ctx context.Context, c *remote.Client, key store.Key, ch ch
 	} else {
 		e.printf("%s %s\n", name, ch.already)
 	}
+	if _, held := cluster.Annotations[v1alpha1.AnnotationRestored]; held {
+		e.errorf("it is held since the fleet's store was restored: nothing happens until `quorate plan %s%s --accept`\n", key.Name, inNamespace(key.Namespace))
+	}
 	if !o.wait {
 		return nil
 	}
@@ -142,11 +162,24 @@ func (e *env) change(ctx context.Context, c *remote.Client, key store.Key, ch ch
 	return nil
 }
 
+// inNamespace is the flag that a command to type needs to find the namespace.
+func inNamespace(namespace string) string {
+	if namespace == "" || namespace == defaultNamespace {
+		return ""
+	}
+	return " -n " + namespace
+}
+
 // planChange shows the plan there would be after a change.
 func (e *env) planChange(ctx context.Context, c *remote.Client, key store.Key, ch change) error {
 	cluster, err := readCluster(ctx, c, key)
 	if err != nil {
 		return err
+	}
+	if ch.refuse != nil {
+		if err := ch.refuse(cluster); err != nil {
+			return named(target{v1alpha1.KindCluster, key}, err)
+		}
 	}
 	ch.apply(cluster)
 	ctx, cancel := call(ctx)

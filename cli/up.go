@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -42,16 +43,51 @@ If it is killed, the members keep running under their supervisors; the next
 			if o.Ephemeral && (e.dataDir != "") {
 				return usagef(cmd, "--ephemeral keeps nothing, and --data-dir says where to keep it: leave one of them out")
 			}
+			if err := checkUp(cmd, o); err != nil {
+				return err
+			}
 			return e.up(cmd.Context(), o)
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.Cluster, "cluster", "playground", "name of the cluster")
+	f.StringVar(&o.Cluster, "cluster", "", "name of the cluster (default: the one there is, or playground)")
 	f.IntVar(&o.Members, "members", 0, "number of members (default 3, or those it has)")
 	f.StringVar(&o.Version, "version", "", "version of etcd, such as 3.7.3 (default: the one in this binary, or the one it has)")
 	f.BoolVar(&o.Ephemeral, "ephemeral", false, "keep nothing: use a temporary directory and remove it in the end")
 	f.StringVar(&o.Listen, "listen", "", "address of the API (default "+app.DefaultListen+", or a free port where that is taken)")
 	return cmd
+}
+
+// maxClusterName is how long a cluster's name may be: members append a number to it.
+const maxClusterName = 48
+
+var (
+	etcdVersion = regexp.MustCompile(`^3\.[5-7]\.\d+$`)
+	clusterName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`)
+)
+
+// checkUp refuses what could only fail once half of it runs.
+func checkUp(cmd *cobra.Command, o app.UpOptions) error {
+	if o.Cluster != "" && (!clusterName.MatchString(o.Cluster) || len(o.Cluster) > maxClusterName) {
+		return usagef(cmd, "--cluster is %q: use at most %d lower case letters, digits and dashes, such as playground", o.Cluster, maxClusterName)
+	}
+	if o.Version != "" && !etcdVersion.MatchString(o.Version) {
+		return usagef(cmd, "--version is %q: give a whole version of etcd from 3.5 to 3.7, such as 3.7.3", o.Version)
+	}
+	if o.Listen == "" {
+		return nil
+	}
+	host, port, err := net.SplitHostPort(o.Listen)
+	if err != nil {
+		return usagef(cmd, "--listen is %q: give HOST:PORT, such as %s", o.Listen, app.DefaultListen)
+	}
+	if _, err = strconv.ParseUint(port, 10, 16); err != nil {
+		return usagef(cmd, "--listen has the port %q: give a number up to 65535", port)
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && !ip.IsLoopback() {
+		return usagef(cmd, "--listen is %q, and quorate up serves this machine alone: for others run `quorate server` with --tls-cert-file and --tls-key-file", o.Listen)
+	}
+	return nil
 }
 
 func (e *env) up(ctx context.Context, o app.UpOptions) error {
@@ -125,8 +161,12 @@ func (e *env) printReady(r *app.UpReady, ephemeral bool) error {
 	if c.Spec.TLS.Mode == v1alpha1.TLSDisabled {
 		security = "no TLS"
 	}
-	e.printf("%s %s is healthy: %d of %d members, etcd %s, %s, %.1f s\n\n", e.painted(green, "✓"), c.Name,
-		len(r.Members), c.Spec.Replicas, c.Spec.Version, security, r.Seconds)
+	members := "members"
+	if c.Spec.Replicas == 1 {
+		members = "member"
+	}
+	e.printf("%s %s is healthy: %d of %d %s, etcd %s, %s, %.1f s\n\n", e.painted(green, "✓"), c.Name,
+		len(r.Members), c.Spec.Replicas, members, c.Spec.Version, security, r.Seconds)
 	g := grid{header: []string{"name", "role", "client url", "pid"}}
 	for _, m := range r.Members {
 		role, pid := "follower", ""
