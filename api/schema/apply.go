@@ -70,7 +70,36 @@ func ThreeWay(live v1alpha1.Object, doc Document) (v1alpha1.Object, bool, error)
 	if v1alpha1.Equal(is, was) {
 		return is, false, nil
 	}
+	noteFile(live, merged, before, after, doc)
 	return merged, true, nil
+}
+
+// noteFile lets an exported file be edited and applied more than once. What it was
+// exported from has changed by its first application; that this was the last change
+// of the spec is known by the generation which that application made.
+func noteFile(live, merged v1alpha1.Object, before, after map[string]any, doc Document) {
+	meta, _ := doc.Raw["metadata"].(map[string]any)
+	version, _ := meta["resourceVersion"].(string)
+	if _, secret := merged.(*v1alpha1.Secret); secret || version == "" {
+		return
+	}
+	if live.GetAnnotations()[v1alpha1.AnnotationAppliedFrom] == appliedFrom(version, live.GetGeneration()) {
+		merged.SetResourceVersion(live.GetResourceVersion())
+	}
+	makes := live.GetGeneration()
+	if !v1alpha1.Equal(before["spec"], after["spec"]) {
+		makes++
+	}
+	annotations := maps.Clone(merged.GetAnnotations())
+	if annotations == nil {
+		annotations = make(map[string]string, 1)
+	}
+	annotations[v1alpha1.AnnotationAppliedFrom] = appliedFrom(version, makes)
+	merged.SetAnnotations(annotations)
+}
+
+func appliedFrom(resourceVersion string, generation int64) string {
+	return fmt.Sprintf("%s made %d", resourceVersion, generation)
 }
 
 func created(doc Document) (v1alpha1.Object, bool, error) {

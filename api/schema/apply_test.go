@@ -205,3 +205,37 @@ func TestApplyRefuses(t *testing.T) {
 		t.Errorf("no document: %v", err)
 	}
 }
+
+// TestApplyExportedAgain: the same exported file is edited and applied twice; once
+// someone else has changed the spec in between, it is refused.
+func TestApplyExportedAgain(t *testing.T) {
+	live, _ := apply(t, nil, spec(""))
+	live.Generation, live.ResourceVersion = 1, "5"
+	text, err := YAML(live)
+	if err != nil {
+		t.Fatal(err)
+	}
+	edit := func(count string) string {
+		return strings.Replace(string(text), "snapshotCount: 10000", "snapshotCount: "+count, 1)
+	}
+	store := func(got *v1alpha1.EtcdCluster, version string) *v1alpha1.EtcdCluster {
+		got.Generation++
+		got.ResourceVersion = version
+		return got
+	}
+	first, changed := apply(t, live, edit("5000"))
+	if !changed || first.ResourceVersion != "5" {
+		t.Fatalf("the first: %s, %t", first.ResourceVersion, changed)
+	}
+	live = store(first, "8")
+	second, changed := apply(t, live, edit("6000"))
+	if !changed || second.ResourceVersion != "8" || second.Spec.Etcd.SnapshotCount != 6000 {
+		t.Fatalf("the second: %s, %t, %d", second.ResourceVersion, changed, second.Spec.Etcd.SnapshotCount)
+	}
+	live = store(second, "9")
+	live.Spec.Suspended = true
+	live = store(live, "11")
+	if third, _ := apply(t, live, edit("7000")); third.ResourceVersion != "5" {
+		t.Fatalf("someone else's change would be overwritten: %s", third.ResourceVersion)
+	}
+}

@@ -242,6 +242,7 @@ func dropServed(m map[string]any) {
 	}
 	if annotations, ok := meta["annotations"].(map[string]any); ok {
 		delete(annotations, v1alpha1.AnnotationLastApplied)
+		delete(annotations, v1alpha1.AnnotationAppliedFrom)
 		if len(annotations) == 0 {
 			delete(meta, "annotations")
 		}

@@ -29,6 +29,9 @@ const (
 	AnnotationRestored = "quorate.io/restored"
 	// AnnotationLastApplied holds the file as it was last applied, as JSON.
 	AnnotationLastApplied = "quorate.io/last-applied-configuration"
+	// AnnotationAppliedFrom says which exported file was applied last, and which
+	// generation that made: the same file may be edited and applied again.
+	AnnotationAppliedFrom = "quorate.io/applied-from"
 )
 
 // Condition types.
