@@ -113,7 +113,7 @@ prove-ground: build ## Show on real processes what the ground promises, a line e
 
 .PHONY: lint
 lint: $(GOLANGCI) ## Run golangci-lint.
-	@$(GOLANGCI) run ./...
+	@$(GOLANGCI) run --allow-parallel-runners ./...
 
 .PHONY: fmt-check
 fmt-check: $(GOLANGCI) ## Fail if make fmt would change a file.

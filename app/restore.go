@@ -66,7 +66,7 @@ func RestoreServer(ctx context.Context, opts ServerRestoreOptions) (Restored, er
 		})
 	}
 	if errors.Is(err, storeetcd.ErrNoKey) {
-		if old, _ := filepath.Glob(p.sealingKey() + ".until-*"); len(old) > 0 { //nolint:errcheck // the pattern is right
+		if old, _ := filepath.Glob(p.sealingKey() + ".until-*"); len(old) > 0 {
 			err = fmt.Errorf("%w: keyrings of earlier times are here, try them with --sealing-key-file: %s", err, strings.Join(old, ", "))
 		}
 	}

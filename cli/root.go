@@ -92,7 +92,7 @@ func flagErrorText(cmd *cobra.Command, err error) string {
 	if flag == nil {
 		return err.Error()
 	}
-	want := ""
+	var want string
 	switch flag.Value.Type() {
 	case "int":
 		want = "a whole number"

@@ -177,7 +177,7 @@ func (e *env) planChange(ctx context.Context, c *remote.Client, key store.Key, c
 		return err
 	}
 	if ch.refuse != nil {
-		if err := ch.refuse(cluster); err != nil {
+		if err = ch.refuse(cluster); err != nil {
 			return named(target{v1alpha1.KindCluster, key}, err)
 		}
 	}

@@ -17,14 +17,14 @@ func TestMergeKeyring(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := MergeKeyring(into, from); err != nil {
+	if err = MergeKeyring(into, from); err != nil {
 		t.Fatal(err)
 	}
 	made, err := OpenKeyring(into)
 	if err != nil || !slices.Equal(made.IDs(), other.IDs()) {
 		t.Fatalf("made anew: %v, %v", made, err)
 	}
-	if err := made.addPrimary(time.Now()); err != nil {
+	if err = made.addPrimary(time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	third, err := CreateKeyring(filepath.Join(dir, "third"), time.Now())
@@ -32,7 +32,7 @@ func TestMergeKeyring(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		if err := MergeKeyring(into, third.Path()); err != nil {
+		if err = MergeKeyring(into, third.Path()); err != nil {
 			t.Fatal(err)
 		}
 	}
