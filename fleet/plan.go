@@ -194,6 +194,8 @@ func planUpdate(s *State, p *v1alpha1.Plan) {
 			continue
 		}
 		switch {
+		case pending(m):
+			down = append([]*MemberState{m}, down...)
 		case leader != nil && m.Object.Name == leader.Object.Name:
 			leading = m
 		case !s.serves(m):
@@ -207,7 +209,11 @@ func planUpdate(s *State, p *v1alpha1.Plan) {
 	}
 	var steps []v1alpha1.PlanStep
 	for _, m := range down {
-		steps = append(steps, updateStep(s, m, "it is not serving, and "+outdated(s, m)))
+		why := "it is not serving, and " + outdated(s, m)
+		if s.serves(m) {
+			why = outdated(s, m)
+		}
+		steps = append(steps, updateStep(s, m, why))
 	}
 	for _, m := range followers {
 		steps = append(steps, updateStep(s, m, outdated(s, m)))
@@ -254,12 +260,25 @@ func updateStep(s *State, m *MemberState, reason string) v1alpha1.PlanStep {
 	}
 }
 
+// pending reports whether a member's host has been told to restart it and has not
+// done so yet: a task that was abandoned may have left that behind.
+func pending(m *MemberState) bool {
+	p := m.Object.Status.Process
+	return m.Object.Spec.Run == v1alpha1.RunRunning && p != nil && p.ConfigHash != v1alpha1.MemberConfigHash(&m.Object.Spec)
+}
+
 // holdUpdate states why the first step of an update has to wait.
 func holdUpdate(s *State, p *v1alpha1.Plan, first *v1alpha1.PlanStep) {
 	m := s.member(first.Member)
 	if !m.HostReady {
 		hold(p, HeldHostUnreachable, fmt.Sprintf("the agent of host %s does not report, so %s can't be restarted", m.Object.Spec.Host, m.Object.Name))
 		return
+	}
+	for i := range s.Members {
+		if other := &s.Members[i]; other.Object.Name != m.Object.Name && pending(other) {
+			hold(p, HeldUnhealthy, other.Object.Name+" is still to be restarted, as it was told before")
+			return
+		}
 	}
 	if first.Action == v1alpha1.ActionUpdateMember && !s.serves(m) {
 		// It may be down already. That nobody has asked yet does not say so, nor does an
