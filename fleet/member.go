@@ -46,6 +46,18 @@ func NewMemberController(opts MemberOptions) *MemberController {
 	return &MemberController{opts: opts}
 }
 
+// stopWait is how long one look at a member waits for the proof of its stop. The
+// order to stop stands, and the member is looked at again at once; so a stop that
+// can't finish does not keep the host's other members waiting.
+const stopWait = 5 * time.Second
+
+// driverStop asks for the proof of a member's stop, and waits a while for it.
+func (c *MemberController) driverStop(ctx context.Context, m *v1alpha1.EtcdMember) (v1alpha1.StopProof, error) {
+	ctx, cancel := context.WithTimeout(ctx, stopWait)
+	defer cancel()
+	return c.opts.Driver.Stop(ctx, m)
+}
+
 // Keeper is the ability of a driver to keep a member as it was last told to be,
 // whatever its object says.
 type Keeper interface {
@@ -115,7 +127,7 @@ func (c *MemberController) keep(ctx context.Context, m *v1alpha1.EtcdMember) (v1
 }
 
 func (c *MemberController) stop(ctx context.Context, m *v1alpha1.EtcdMember) (v1alpha1.EtcdMemberStatus, error) {
-	proof, err := c.opts.Driver.Stop(ctx, m)
+	proof, err := c.driverStop(ctx, m)
 	if errors.Is(err, driver.ErrNotStopped) {
 		// The order to stop stands. What keeps it is told, and asked for again.
 		seen, observeErr := c.opts.Driver.Observe(ctx, m)
@@ -141,7 +153,7 @@ func (c *MemberController) remove(ctx context.Context, m *v1alpha1.EtcdMember) (
 	if !v1alpha1.HasFinalizer(m, v1alpha1.FinalizerMember) {
 		return 0, nil
 	}
-	proof, err := c.opts.Driver.Stop(ctx, m)
+	proof, err := c.driverStop(ctx, m)
 	if err != nil {
 		return 0, fmt.Errorf("delete member %s: %w", m.Name, err)
 	}

@@ -41,11 +41,41 @@ func Plan(s *State) v1alpha1.Plan {
 		planUpdate(s, &p)
 	}
 	if epoch, ok := c.Annotations[v1alpha1.AnnotationRestored]; ok {
+		planRestored(s, &p)
 		hold(&p, HeldRestored, "the fleet's store was restored (epoch "+epoch+
 			") and may be older than what runs: read this plan, then accept it with `quorate plan "+c.Name+" --accept`")
 	}
 	p.Token = token(&p)
 	return p
+}
+
+// planRestored lists what the hosts will do by themselves as soon as the plan of a
+// restored cluster is accepted: members were held as they are, which may not be
+// what the restored objects say.
+func planRestored(s *State, p *v1alpha1.Plan) {
+	if s.Cluster.DeletionTimestamp != nil {
+		return
+	}
+	steps := p.Steps
+	for i := range s.Members {
+		m := s.Members[i].Object
+		if slices.ContainsFunc(steps, func(st v1alpha1.PlanStep) bool { return st.Member == m.Name }) {
+			continue
+		}
+		switch {
+		case m.Spec.Run == v1alpha1.RunRunning && m.Status.Phase == v1alpha1.MemberStopped:
+			p.Steps = append(p.Steps, startStep(m.Name, "it was stopped after the backup was made, and the restored store wants it to run", "its data directory is its own and not rolled back"))
+		case m.Spec.Run == v1alpha1.RunStopped && m.Status.Process != nil:
+			p.Steps = append(p.Steps, v1alpha1.PlanStep{
+				Action: v1alpha1.ActionStopMember, Member: m.Name, MemberID: m.Spec.MemberID,
+				Reason:       "it was started after the backup was made, and the restored store wants it stopped",
+				Precondition: "none",
+				Impact:       "the member stops and keeps its data; without a quorum the cluster serves nothing",
+			})
+		case pending(&s.Members[i]):
+			p.Steps = append(p.Steps, updateStep(s, &s.Members[i], "it runs with another configuration than the restored store's"))
+		}
+	}
 }
 
 // hold keeps the first step from being taken; the first reason given stands, save

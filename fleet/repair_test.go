@@ -81,6 +81,34 @@ func TestRestoredAndDeleted(t *testing.T) {
 	w.fail(t)
 }
 
+// TestRestoredPlanTellsAll: what the hosts will do by themselves once a restored
+// cluster is accepted stands in the plan that a person reads.
+func TestRestoredPlanTellsAll(t *testing.T) {
+	member := func(name string, run v1alpha1.RunPolicy, phase v1alpha1.MemberPhase, p *v1alpha1.ProcessStatus) fleet.MemberState {
+		m := &v1alpha1.EtcdMember{Spec: v1alpha1.EtcdMemberSpec{Run: run, Bootstrap: &v1alpha1.Bootstrap{}}}
+		m.Name, m.Status.Phase, m.Status.Process = name, phase, p
+		return fleet.MemberState{Object: m, HostReady: true}
+	}
+	hash := v1alpha1.MemberConfigHash(&v1alpha1.EtcdMemberSpec{Run: v1alpha1.RunRunning, Bootstrap: &v1alpha1.Bootstrap{}})
+	s := &fleet.State{
+		Cluster: &v1alpha1.EtcdCluster{Spec: v1alpha1.EtcdClusterSpec{Replicas: 3}},
+		Members: []fleet.MemberState{
+			member("c-1", v1alpha1.RunRunning, v1alpha1.MemberStopped, nil),
+			member("c-2", v1alpha1.RunRunning, v1alpha1.MemberRunning, &v1alpha1.ProcessStatus{ConfigHash: hash}),
+			member("c-3", v1alpha1.RunRunning, v1alpha1.MemberRunning, &v1alpha1.ProcessStatus{ConfigHash: "another"}),
+		},
+	}
+	if p := fleet.Plan(s); len(p.Steps) != 0 {
+		t.Fatalf("without a restore: %+v", p.Steps)
+	}
+	s.Cluster.Annotations = map[string]string{v1alpha1.AnnotationRestored: "7"}
+	p := fleet.Plan(s)
+	if len(p.Steps) != 2 || p.Steps[0].Action != v1alpha1.ActionStartMember || p.Steps[0].Member != "c-1" ||
+		p.Steps[1].Action != v1alpha1.ActionUpdateMember || p.Steps[1].Member != "c-3" {
+		t.Errorf("steps are %+v", p.Steps)
+	}
+}
+
 // TestAlarmsAndChanges: a full database does not keep a larger quota from being
 // rolled out, and data that differ keep every restart back.
 func TestAlarmsAndChanges(t *testing.T) {
@@ -103,4 +131,30 @@ func TestAlarmsAndChanges(t *testing.T) {
 			t.Errorf("%s: held %q, steps %d", alarm, p.Held, len(p.Steps))
 		}
 	}
+}
+
+// TestSilentHosts: members that answer while nobody looks after them are no
+// healthy cluster.
+func TestSilentHosts(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(3, 3)
+	if !w.settle() {
+		t.Fatal("not formed")
+	}
+	for ready, summary := range map[bool]string{false: "HostsNotReady", true: "Healthy"} {
+		status := v1alpha1.Unknown
+		if ready {
+			status = v1alpha1.True
+		}
+		w.must(store.MutateStatus(ctx, w.store, store.Key{Name: "host-1"}, &v1alpha1.EtcdHost{}, func(h *v1alpha1.EtcdHost) (bool, error) {
+			return v1alpha1.SetCondition(&h.Status.Conditions, v1alpha1.Condition{
+				Type: v1alpha1.ConditionReady, Status: status, Reason: "Test",
+			}), nil
+		}))
+		w.reconcile()
+		if is := w.cluster().Status.Summary; is != summary {
+			t.Errorf("with a host ready %t: %s, want %s: %+v", ready, is, summary, w.cluster().Status.Conditions)
+		}
+	}
+	w.fail(t)
 }

@@ -157,6 +157,18 @@ func (m *MemberState) silence(s *State) string {
 	return "answers"
 }
 
+// silentHosts are the hosts of members whose agents don't report, by name.
+func (s *State) silentHosts() []string {
+	var silent []string
+	for i := range s.Members {
+		if m := &s.Members[i]; !m.HostReady && m.Object.Spec.Host != "" {
+			silent = append(silent, m.Object.Spec.Host)
+		}
+	}
+	slices.Sort(silent)
+	return slices.Compact(silent)
+}
+
 // leader returns the member that the healthy ones agree leads, or nil.
 func (s *State) leader() *MemberState {
 	var id etcd.ID

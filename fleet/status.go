@@ -93,6 +93,7 @@ func setStatus(s *State, p progress, st *v1alpha1.EtcdClusterStatus) {
 	degraded := degradedCondition(s)
 	if updating(s, p) {
 		degraded.Status, degraded.Reason = v1alpha1.False, "Updating"
+		degraded.Message = fmt.Sprintf("%s is being restarted; the others serve", p.task.Spec.Member)
 	}
 	suspended := suspendedCondition(s)
 	for _, cond := range []v1alpha1.Condition{available, progressing, degraded, suspended} {
@@ -218,6 +219,9 @@ func degradedCondition(s *State) v1alpha1.Condition {
 		if c.Message == "" {
 			c.Message = fmt.Sprintf("%d of %d members exist", len(s.Members), s.Cluster.Spec.Replicas)
 		}
+	case len(s.silentHosts()) > 0:
+		c.Status, c.Reason = v1alpha1.True, "HostsNotReady"
+		c.Message = "every member serves, but nobody would restart those on " + strings.Join(s.silentHosts(), ", ") + ": no agent reports from there"
 	default:
 		c.Reason, c.Message = "AllHealthy", fmt.Sprintf("all %d members are healthy", len(s.Members))
 	}

@@ -77,6 +77,11 @@ func (d *Driver) prepare(ctx context.Context, m *v1alpha1.EtcdMember, h supervis
 	if err = makeHome(h); err != nil {
 		return p, note, err
 	}
+	// Certificates come first: what keeps a member from being started anew, such as a
+	// disk that is nearly full, must not let those of a running one expire.
+	if p.tls, note.renewal, err = d.certificates(ctx, m, h); err != nil {
+		return p, note, err
+	}
 	p.logs = h.LogsFor(m.Name, m.Spec.Etcd.Logging)
 	for _, dir := range []string{string(h), filepath.Dir(p.logs.Etcd), filepath.Dir(p.logs.Error)} {
 		if err = checkDir(dir); err != nil {
@@ -87,9 +92,6 @@ func (d *Driver) prepare(ctx context.Context, m *v1alpha1.EtcdMember, h supervis
 		return p, note, err
 	}
 	if p.ports, err = d.choosePorts(ctx, m, h); err != nil {
-		return p, note, err
-	}
-	if p.tls, note.renewal, err = d.certificates(ctx, m, h); err != nil {
 		return p, note, err
 	}
 	return p, note, d.firstOrder(m, h, p.logs)

@@ -184,11 +184,15 @@ func TestCertificatesAreRenewed(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.validity = time.Hour
+	// Not even a release that is gone keeps them from being renewed.
+	release := m.Spec.Release
+	m.Spec.Release.Digest = "sha256:missing"
 	drivertest.Eventually(t, func() (bool, string) {
 		drivertest.Ensure(t, p.driver, m)
 		now, err := os.ReadFile(crt)
 		return err == nil && string(now) != string(first), "not renewed"
 	})
+	m.Spec.Release = release
 	drivertest.Running(t, p.Harness, m) // it answers with the renewed one
 	if m.Status.Process.PID != pid {
 		t.Error("renewing restarted etcd")

@@ -16,8 +16,9 @@ import (
 const stopPoll = 30 * time.Millisecond
 
 // Stop implements driver.Driver. It waits for the supervisor's proof until ctx
-// ends; a supervisor is started where etcd may run without one. Give it at least
-// the stop's grace of 10 s. The order to stop stands even when it returns early.
+// ends; a supervisor is started where etcd may run without one. A stop takes up to
+// its grace of 10 s; the order stands even when Stop returns early, so that it can
+// be asked again.
 func (d *Driver) Stop(ctx context.Context, m *v1alpha1.EtcdMember) (v1alpha1.StopProof, error) {
 	if err := named(m); err != nil {
 		return v1alpha1.StopProof{}, err

@@ -3,12 +3,15 @@ package supervisor
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/quorate/quorate/internal/backoff"
@@ -35,7 +38,10 @@ func Scan(dataDir string) (Found, bool, error) {
 		if err != nil || pid == os.Getpid() {
 			continue
 		}
-		args := commandLine(pid)
+		args, err := commandLine(pid)
+		if err != nil {
+			return Found{}, false, fmt.Errorf("look for an etcd of %s: %w", dataDir, err)
+		}
 		if len(args) == 0 || filepath.Base(args[0]) != "etcd" || !hasDataDir(args[1:], dataDir) {
 			continue
 		}
@@ -88,12 +94,17 @@ func FindProcess(o *Order) (*Process, error) {
 	return found.asProcess(o, nil), nil
 }
 
-func commandLine(pid int) []string {
+// commandLine returns a process's arguments: none if it has ended, or runs no
+// program. That it can't be read does not mean that it is not there.
+func commandLine(pid int) ([]string, error) {
 	raw, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline")
-	if err != nil || len(raw) == 0 {
-		return nil
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
+		return nil, nil
 	}
-	return strings.Split(string(bytes.TrimSuffix(raw, []byte{0})), "\x00")
+	if err != nil || len(raw) == 0 {
+		return nil, err
+	}
+	return strings.Split(string(bytes.TrimSuffix(raw, []byte{0})), "\x00"), nil
 }
 
 func hasDataDir(args []string, dataDir string) bool {
