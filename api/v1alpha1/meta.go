@@ -40,7 +40,8 @@ const (
 	ConditionAvailable = "Available"
 	// ConditionProgressing: a change is under way, or is held up.
 	ConditionProgressing = "Progressing"
-	// ConditionDegraded: fewer members are healthy than wanted, or an alarm is raised.
+	// ConditionDegraded: fewer members are healthy than wanted, an alarm is raised, or
+	// nobody looks after a member.
 	ConditionDegraded = "Degraded"
 	// ConditionSuspended: every member is stopped as asked.
 	ConditionSuspended = "Suspended"
