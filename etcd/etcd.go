@@ -62,6 +62,9 @@ type Status struct {
 	Revision     int64
 	DBSize       int64
 	DBSizeInUse  int64
+	// DBQuota is the size at which it stops taking writes; 0 before 3.6, which does
+	// not tell.
+	DBQuota int64
 	Version      string
 	Learner      bool
 	// Errors that the member reports, such as NOSPACE.
@@ -210,7 +213,7 @@ func (p *Pool) Status(ctx context.Context, target Target) (Status, error) {
 	return Status{
 		ClusterID: ID(r.GetHeader().GetClusterId()), MemberID: ID(r.GetHeader().GetMemberId()),
 		Leader: ID(r.GetLeader()), Term: r.GetRaftTerm(), Index: r.GetRaftIndex(), AppliedIndex: r.GetRaftAppliedIndex(),
-		Revision: r.GetHeader().GetRevision(), DBSize: r.GetDbSize(), DBSizeInUse: r.GetDbSizeInUse(),
+		Revision: r.GetHeader().GetRevision(), DBSize: r.GetDbSize(), DBSizeInUse: r.GetDbSizeInUse(), DBQuota: r.GetDbSizeQuota(),
 		Version: r.GetVersion(), Learner: r.GetIsLearner(), Errors: r.GetErrors(),
 	}, nil
 }

@@ -54,6 +54,7 @@ func (p *Prober) Probe(ctx context.Context, c *v1alpha1.EtcdCluster, members []*
 			askCtx, cancel := context.WithTimeout(ctx, patience)
 			defer cancel()
 			status, err := p.pool.Status(askCtx, etcd.Target{Endpoint: m.Status.ClientURL, TLS: creds})
+			probe.Took = p.now().Sub(probe.SentAt)
 			if err != nil {
 				probe.Err = short(err)
 			}

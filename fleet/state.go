@@ -54,6 +54,8 @@ type HostState struct {
 type Probe struct {
 	// SentAt is when it was asked, by the controller's clock.
 	SentAt time.Time
+	// Took is how long the answer took.
+	Took time.Duration
 	// Err is why there is no answer, or empty.
 	Err string
 	// Status it answered.

@@ -247,15 +247,19 @@ func updating(s *State, p progress) bool {
 func alarmText(alarms []etcd.Alarm, s *State) string {
 	texts := make([]string, 0, len(alarms))
 	for _, a := range alarms {
-		who := a.Member.String()
-		for i := range s.Members {
-			if s.Members[i].Object.Spec.MemberID == who {
-				who = s.Members[i].Object.Name
-			}
-		}
-		texts = append(texts, a.Type+" on "+who)
+		texts = append(texts, a.Type+" on "+s.nameOf(a.Member))
 	}
 	return "etcd has raised " + strings.Join(texts, ", ")
+}
+
+// nameOf is the name of a member by its ID, or the ID where it is a stranger.
+func (s *State) nameOf(id etcd.ID) string {
+	for i := range s.Members {
+		if s.Members[i].Object.Spec.MemberID == id.String() {
+			return s.Members[i].Object.Name
+		}
+	}
+	return id.String()
 }
 
 func suspendedCondition(s *State) v1alpha1.Condition {

@@ -30,6 +30,18 @@ func (s *Server) plan(w *response, r *http.Request, _ caller) error {
 	return w.json(http.StatusOK, p)
 }
 
+func (s *Server) view(w *response, r *http.Request, _ caller) error {
+	key, err := pathKey(r, v1alpha1.KindCluster)
+	if err != nil {
+		return err
+	}
+	v, err := s.opts.Fleet.View(r.Context(), key)
+	if err != nil {
+		return err
+	}
+	return w.json(http.StatusOK, v)
+}
+
 // planProposed plans for a cluster as it would be, after the checks that writing
 // it would make.
 func (s *Server) planProposed(w *response, r *http.Request, _ caller) error {

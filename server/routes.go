@@ -35,6 +35,7 @@ func (s *Server) routes() []route {
 	agent := wire.PathAgents + "/{host}"
 	return append(all,
 		route{method: "GET", path: cluster + "/plan", resource: "etcdclusters", verb: verbPlan, handle: s.plan},
+		route{method: "GET", path: cluster + "/view", resource: "etcdclusters", verb: verbGet, handle: s.view},
 		route{method: "POST", path: cluster + "/plan", resource: "etcdclusters", verb: verbPlan, handle: s.planProposed},
 		route{method: "POST", path: cluster + "/accept", resource: "etcdclusters", verb: verbAccept, handle: s.accept},
 		route{method: "POST", path: cluster + "/clientcertificate", resource: "etcdclusters", verb: verbClient, handle: s.clientCertificate},

@@ -55,6 +55,8 @@ type Fleet interface {
 	// Plan returns the plan of the cluster at key as stored or, when proposed is not
 	// nil, as it would be with that spec. A proposed cluster need not exist.
 	Plan(ctx context.Context, key store.Key, proposed *v1alpha1.EtcdCluster) (v1alpha1.Plan, error)
+	// View asks the members of the cluster at key what they are at this moment.
+	View(ctx context.Context, key store.Key) (v1alpha1.ClusterView, error)
 	// Accept lets the cluster at key go on after a restore. ErrConflict when the plan
 	// is no longer the one that token names.
 	Accept(ctx context.Context, key store.Key, token string) error

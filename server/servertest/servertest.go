@@ -214,6 +214,14 @@ func (*Fleet) Plan(_ context.Context, key store.Key, proposed *v1alpha1.EtcdClus
 	return p, nil
 }
 
+// View shows one member that answers.
+func (*Fleet) View(_ context.Context, key store.Key) (v1alpha1.ClusterView, error) {
+	return v1alpha1.ClusterView{
+		Namespace: key.Namespace, Cluster: key.Name, State: v1alpha1.StateHealthy, Leader: key.Name + "-0",
+		Members: []v1alpha1.MemberView{{Name: key.Name + "-0", Healthy: true, Answered: true, Role: v1alpha1.RoleLeader}},
+	}, nil
+}
+
 // Accept takes PlanToken.
 func (f *Fleet) Accept(_ context.Context, key store.Key, token string) error {
 	if token != PlanToken {

@@ -36,6 +36,17 @@ func (c *Client) Plan(ctx context.Context, key store.Key) (v1alpha1.Plan, error)
 	return p, err
 }
 
+// View asks the members of the cluster at key what they are at this moment.
+func (c *Client) View(ctx context.Context, key store.Key) (v1alpha1.ClusterView, error) {
+	var v v1alpha1.ClusterView
+	path, err := itemPath("view", v1alpha1.KindCluster, key, "view")
+	if err != nil {
+		return v, err
+	}
+	err = c.call(ctx, http.MethodGet, path, nil, nil, &v)
+	return v, err
+}
+
 // PlanFor returns the plan there would be if the cluster were stored as given. It
 // is validated as if it were; nothing is written.
 func (c *Client) PlanFor(ctx context.Context, cluster *v1alpha1.EtcdCluster) (v1alpha1.Plan, error) {
