@@ -158,6 +158,7 @@ func (s *Store) connect(ctx context.Context) error {
 }
 
 func (s *Store) use(client *clientv3.Client) {
+	client.KV = prompt{client.KV}
 	s.client, s.watches = client, client
 }
 
