@@ -65,8 +65,8 @@ type Status struct {
 	// DBQuota is the size at which it stops taking writes; 0 before 3.6, which does
 	// not tell.
 	DBQuota int64
-	Version      string
-	Learner      bool
+	Version string
+	Learner bool
 	// Errors that the member reports, such as NOSPACE.
 	Errors []string
 }

@@ -93,7 +93,7 @@ func setStatus(s *State, p progress, st *v1alpha1.EtcdClusterStatus) {
 	degraded := degradedCondition(s)
 	if updating(s, p) {
 		degraded.Status, degraded.Reason = v1alpha1.False, "Updating"
-		degraded.Message = fmt.Sprintf("%s is being restarted; the others serve", p.task.Spec.Member)
+		degraded.Message = p.task.Spec.Member + " is being restarted; the others serve"
 	}
 	suspended := suspendedCondition(s)
 	for _, cond := range []v1alpha1.Condition{available, progressing, degraded, suspended} {

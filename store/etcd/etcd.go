@@ -29,7 +29,7 @@ import (
 var (
 	_ store.Store       = (*Store)(nil)
 	_ store.Recorder    = (*Store)(nil)
-	_ store.EventReader = (*Store)(nil)
+	_ store.EventLog = (*Store)(nil)
 )
 
 // requestTimeout bounds a request whose context has no deadline: some calls of

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -25,9 +24,15 @@ func wanted(e store.Event, opts store.EventOptions) bool {
 // Events implements store.EventReader: the newest 10,000, less those that opts
 // leave out.
 func (s *Store) Events(ctx context.Context, opts store.EventOptions) ([]store.Event, error) {
-	list, _, err := s.eventsAfter(ctx, "")
+	kept, _, err := s.EventsAt(ctx, opts)
+	return kept, err
+}
+
+// EventsAt implements store.EventLog.
+func (s *Store) EventsAt(ctx context.Context, opts store.EventOptions) ([]store.Event, string, error) {
+	list, revision, err := s.eventsWhere(ctx, func(*mvccpb.KeyValue) bool { return true })
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	kept := make([]store.Event, 0, len(list))
 	for _, e := range list[max(0, len(list)-s.events.limit):] {
@@ -35,20 +40,20 @@ func (s *Store) Events(ctx context.Context, opts store.EventOptions) ([]store.Ev
 			kept = append(kept, e)
 		}
 	}
-	return kept, nil
+	return kept, s.placeAt(revision), nil
 }
 
-// eventsAfter returns the events with an ID behind that one, oldest first, and the
-// revision they are of.
-func (s *Store) eventsAfter(ctx context.Context, id string) ([]store.Event, int64, error) {
+// eventsWhere returns the events that are wanted, oldest first, and the revision
+// they are of.
+func (s *Store) eventsWhere(ctx context.Context, want func(*mvccpb.KeyValue) bool) ([]store.Event, int64, error) {
 	ctx, cancel := s.deadline(ctx)
 	defer cancel()
 	var list []store.Event
 	revision, err := s.scanPrefix(ctx, eventsPrefix, func(kv *mvccpb.KeyValue) error {
-		if string(kv.Key) <= eventsPrefix+id {
+		if !want(kv) {
 			return nil
 		}
-		e, err := decodeEvent(kv)
+		e, err := s.decodeEvent(kv)
 		if err != nil {
 			s.log.WarnContext(ctx, "event passed over", slog.Any("error", err))
 			return nil
@@ -65,12 +70,13 @@ func (s *Store) eventsAfter(ctx context.Context, id string) ([]store.Event, int6
 // WatchEvents implements store.EventReader. A repeat comes again, with its count
 // and under a new ID.
 func (s *Store) WatchEvents(ctx context.Context, opts store.EventOptions) <-chan store.Event {
-	w := &eventWatch{
-		store: s, opts: opts, out: make(chan store.Event),
-		// What this process records after this call has a later revision, and a later ID.
-		next:   s.Revision() + 1,
-		lastID: eventKey(s.now().UnixNano(), math.MaxUint32)[len(eventsPrefix):],
-	}
+	// What this process records after this call has a later revision, and a later ID.
+	revision := s.Revision()
+	return s.watchEvents(ctx, opts, place{id: s.placeAt(revision), revision: revision})
+}
+
+func (s *Store) watchEvents(ctx context.Context, opts store.EventOptions, from place) <-chan store.Event {
+	w := &eventWatch{store: s, opts: opts, out: make(chan store.Event), next: from.revision + 1, lastID: from.id}
 	s.spawn(ctx, w.run)
 	return w.out
 }
@@ -90,8 +96,12 @@ func (w *eventWatch) run(ctx context.Context) {
 	retry := backoff.Backoff{Min: watchRetryMin, Max: watchRetryMax, Jitter: 0.5}
 	for {
 		err := w.follow(ctx)
-		if errors.Is(err, rpctypes.ErrCompacted) || errors.Is(err, store.ErrStale) {
-			err = w.catchUp(ctx)
+		switch {
+		case errors.Is(err, rpctypes.ErrCompacted):
+			err = w.catchUp(ctx, func(kv *mvccpb.KeyValue) bool { return kv.ModRevision >= w.next })
+		case errors.Is(err, store.ErrStale):
+			// Its revisions have begun again, and its events go on in time.
+			err = w.catchUp(ctx, func(kv *mvccpb.KeyValue) bool { return string(kv.Key) > eventsPrefix+w.lastID })
 		}
 		if err == nil {
 			retry.Reset()
@@ -103,8 +113,8 @@ func (w *eventWatch) run(ctx context.Context) {
 }
 
 // catchUp delivers what stands now, where the changes themselves can no longer be had.
-func (w *eventWatch) catchUp(ctx context.Context) error {
-	list, revision, err := w.store.eventsAfter(ctx, w.lastID)
+func (w *eventWatch) catchUp(ctx context.Context, missed func(*mvccpb.KeyValue) bool) error {
+	list, revision, err := w.store.eventsWhere(ctx, missed)
 	if err != nil {
 		return err
 	}
@@ -130,7 +140,7 @@ func (w *eventWatch) follow(ctx context.Context) error {
 			return store.ErrStale
 		}
 		for _, change := range resp.Events {
-			e, err := decodeEvent(change.Kv)
+			e, err := w.store.decodeEvent(change.Kv)
 			if err != nil {
 				continue
 			}

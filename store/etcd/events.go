@@ -190,7 +190,7 @@ func (s *Store) loadEvents(ctx context.Context, now time.Time) error {
 	}
 	r.recent = map[happening]occurrence{}
 	for _, kv := range resp.Kvs {
-		e, err := decodeEvent(kv)
+		e, err := s.decodeEvent(kv)
 		if err != nil {
 			continue
 		}
@@ -257,10 +257,11 @@ func (s *Store) trimEvents(ctx context.Context) error {
 	return nil
 }
 
-func decodeEvent(kv *mvccpb.KeyValue) (store.Event, error) {
+func (s *Store) decodeEvent(kv *mvccpb.KeyValue) (store.Event, error) {
 	var e store.Event
 	if err := json.Unmarshal(kv.Value, &e); err != nil {
 		return e, fmt.Errorf("the event at %s can't be read: %w", kv.Key, err)
 	}
+	e.ID = s.placeID(string(kv.Key[len(eventsPrefix):]), kv.ModRevision)
 	return e, nil
 }

@@ -46,8 +46,10 @@ type promptTxn struct {
 	ctx context.Context //nolint:containedctx // a Txn is one call, spread over methods
 }
 
-func (t promptTxn) If(cs ...clientv3.Cmp) clientv3.Txn   { return promptTxn{t.Txn.If(cs...), t.ctx} }
+func (t promptTxn) If(cs ...clientv3.Cmp) clientv3.Txn { return promptTxn{t.Txn.If(cs...), t.ctx} }
+
 func (t promptTxn) Then(ops ...clientv3.Op) clientv3.Txn { return promptTxn{t.Txn.Then(ops...), t.ctx} }
+
 func (t promptTxn) Else(ops ...clientv3.Op) clientv3.Txn { return promptTxn{t.Txn.Else(ops...), t.ctx} }
 
 // Commit implements clientv3.Txn.
