@@ -34,7 +34,8 @@ func NewKey() (keyPEM []byte, err error) {
 }
 
 // NewRequest makes a certificate request (PEM), signed with the key. Its common
-// name only helps a person to tell requests apart.
+// name is what a client asks to be called; the certificates of members get theirs
+// from who signs them.
 func NewRequest(keyPEM []byte, commonName string) (csrPEM []byte, err error) {
 	key, err := parseKey(keyPEM)
 	if err != nil {
@@ -47,6 +48,20 @@ func NewRequest(keyPEM []byte, commonName string) (csrPEM []byte, err error) {
 		return nil, fmt.Errorf("make a certificate request for %q: %w", commonName, err)
 	}
 	return pem.EncodeToMemory(&pem.Block{Type: typeRequest, Bytes: der}), nil
+}
+
+// RequestedName is the common name that a request (PEM) asks for; empty when it has
+// none or can't be read, which signing it then tells.
+func RequestedName(csrPEM []byte) string {
+	block, _ := pem.Decode(csrPEM)
+	if block == nil || block.Type != typeRequest {
+		return ""
+	}
+	csr, err := x509.ParseCertificateRequest(block.Bytes)
+	if err != nil {
+		return ""
+	}
+	return csr.Subject.CommonName
 }
 
 func encodeKey(key crypto.Signer) ([]byte, error) {

@@ -18,7 +18,8 @@ const (
 
 // Event is something that happened to an object, for people to read.
 type Event struct {
-	// ID orders events; the recorder sets it.
+	// ID orders events and says where to go on from; the recorder sets it, and it
+	// means nothing else to anyone.
 	ID string `json:"id"`
 	// Time of the latest occurrence.
 	Time time.Time `json:"time"`
@@ -62,6 +63,21 @@ type EventReader interface {
 	Events(ctx context.Context, opts EventOptions) ([]Event, error)
 	// WatchEvents yields those recorded from now on. The channel closes when ctx ends.
 	WatchEvents(ctx context.Context, opts EventOptions) <-chan Event
+}
+
+// EventLog reads events from any place in the past that is still kept. Each place
+// has an ID: that of the event before it.
+type EventLog interface {
+	EventReader
+
+	// EventsAt is Events, and returns the place behind all that was recorded.
+	EventsAt(ctx context.Context, opts EventOptions) (events []Event, after string, err error)
+	// LastEvent returns the place behind all that was recorded.
+	LastEvent(ctx context.Context) (after string, err error)
+	// WatchEventsAfter yields those recorded behind a place: none is left out, and none
+	// comes twice. ErrGone when not all of them are kept any more, ErrInvalid when after
+	// is no ID.
+	WatchEventsAfter(ctx context.Context, opts EventOptions, after string) (<-chan Event, error)
 }
 
 // About fills in an event's object.

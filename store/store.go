@@ -23,6 +23,8 @@ var (
 	ErrInvalid = errors.New("invalid")
 	// ErrForbidden: the caller may not do that.
 	ErrForbidden = errors.New("forbidden")
+	// ErrGone: what was asked to go on from is no longer kept. Read everything anew.
+	ErrGone = errors.New("no longer kept")
 	// ErrUnavailable: the store could not be reached or has no quorum. What was
 	// asked may or may not have happened.
 	ErrUnavailable = errors.New("the store is unavailable")
@@ -51,6 +53,9 @@ func KeyOf(obj v1alpha1.Object) Key {
 type ListOptions struct {
 	// Namespace, or empty for all.
 	Namespace string
+	// NamePrefix that the names begin with. With it a store need not read the rest:
+	// what a cluster owns is named after it.
+	NamePrefix string
 	// Labels that an object must carry.
 	Labels map[string]string
 }

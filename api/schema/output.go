@@ -2,9 +2,11 @@ package schema
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"strings"
 
+	utiljson "k8s.io/apimachinery/pkg/util/json"
 	"sigs.k8s.io/yaml"
 
 	"github.com/quorate/quorate/api/v1alpha1"
@@ -91,4 +93,17 @@ func objectName(kind, namespace, name string) string {
 		return kind + " " + name
 	}
 	return kind + " " + namespace + "/" + name
+}
+
+// JSONPathValue is JSONPath over any value that can be written as JSON.
+func JSONPathValue(v any, template string) (string, error) {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		return "", fmt.Errorf("jsonpath %s: %w", template, err)
+	}
+	var m map[string]any
+	if err := utiljson.Unmarshal(raw, &m); err != nil {
+		return "", fmt.Errorf("jsonpath %s: %w", template, err)
+	}
+	return execute(m, template)
 }

@@ -27,8 +27,8 @@ import (
 )
 
 var (
-	_ store.Store       = (*Store)(nil)
-	_ store.Recorder    = (*Store)(nil)
+	_ store.Store    = (*Store)(nil)
+	_ store.Recorder = (*Store)(nil)
 	_ store.EventLog = (*Store)(nil)
 )
 
@@ -82,6 +82,7 @@ type Store struct {
 	revision atomic.Int64
 	epoch    Epoch
 	events   recorder
+	decoded  decoded
 
 	// watches is what Watch follows; tests put a breakable one here.
 	watches clientv3.Watcher

@@ -90,7 +90,8 @@ func (s *Store) stillKept(ctx context.Context, from place) error {
 		return fmt.Errorf("read the events: %w", s.fail(err))
 	}
 	s.saw(resp.Header.GetRevision())
-	if resp.Count >= int64(s.events.limit) && string(resp.Kvs[0].Key) > eventsPrefix+from.id {
+	full := resp.Count >= int64(s.events.limit)
+	if full && string(resp.Kvs[0].Key) > eventsPrefix+from.id && resp.Kvs[0].ModRevision > from.revision {
 		return fmt.Errorf("%w: more than %d events were recorded behind %s: list the events anew", store.ErrGone, s.events.limit, from.id)
 	}
 	return nil

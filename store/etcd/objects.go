@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -66,12 +67,16 @@ func (s *Store) List(ctx context.Context, kind v1alpha1.Kind, opts store.ListOpt
 	ctx, cancel := s.deadline(ctx)
 	defer cancel()
 	var list []v1alpha1.Object
-	_, err := s.scanPrefix(ctx, prefixOf(kind, opts.Namespace), func(kv *mvccpb.KeyValue) error {
-		obj := kind.New()
-		if err := s.decode(string(kv.Key), kv.Value, kv.ModRevision, obj); err != nil {
+	prefix := prefixOf(kind, opts.Namespace)
+	if kind.Namespaced && opts.Namespace != "" {
+		prefix += opts.NamePrefix
+	}
+	_, err := s.scanPrefix(ctx, prefix, func(kv *mvccpb.KeyValue) error {
+		obj, err := s.decodeListed(kind, kv)
+		if err != nil {
 			return err
 		}
-		if matches(obj.GetLabels(), opts.Labels) {
+		if strings.HasPrefix(obj.GetName(), opts.NamePrefix) && matches(obj.GetLabels(), opts.Labels) {
 			list = append(list, obj)
 		}
 		return nil

@@ -121,6 +121,29 @@ func (c *Client) Logs(ctx context.Context, key store.Key, opts LogOptions) (io.R
 	return c.open(ctx, request{method: http.MethodGet, path: path, query: query})
 }
 
+// MemberMetrics reads the metrics of the member's etcd as it serves them, in the
+// text format of Prometheus, through its host's agent.
+func (c *Client) MemberMetrics(ctx context.Context, key store.Key) (io.ReadCloser, error) {
+	path, err := itemPath("read the metrics of", v1alpha1.KindMember, key, "metrics")
+	if err != nil {
+		return nil, err
+	}
+	return c.open(ctx, request{method: http.MethodGet, path: path})
+}
+
+// KillMember kills the member's etcd without warning, as a crash would.
+// store.ErrForbidden unless its host's agent allows faults.
+func (c *Client) KillMember(ctx context.Context, key store.Key) error {
+	path, err := itemPath("kill", v1alpha1.KindMember, key, "kill")
+	if err == nil && c.dryRun {
+		err = fmt.Errorf("kill %s: %w", key, errNoDryRun)
+	}
+	if err != nil {
+		return err
+	}
+	return c.call(ctx, http.MethodPost, path, nil, nil, nil)
+}
+
 // Releases lists the etcd releases that the server holds.
 func (c *Client) Releases(ctx context.Context) ([]Release, error) {
 	var list wire.List[Release]

@@ -40,6 +40,11 @@ type Options struct {
 	Logger *slog.Logger
 	// Seen remembers the store's position. Default: in memory.
 	Seen PositionStore
+	// Transport carries the requests instead of TCP, such as one that calls a server
+	// in this process. May be nil.
+	Transport http.RoundTripper
+	// Anonymous lets the client have no token: all it can do then is Login.
+	Anonymous bool
 }
 
 // Client talks to one server. It is safe for concurrent use.
@@ -63,18 +68,12 @@ func New(cfg Config, o Options) (*Client, error) {
 	if base.Scheme == "http" && !isLoopback(base.Hostname()) {
 		return nil, fmt.Errorf("%s would send the token across the network in the clear: use https, and --tls-cert-file and --tls-key-file at the server", cfg.Server)
 	}
-	if cfg.Token == "" {
+	if cfg.Token == "" && !o.Anonymous {
 		return nil, fmt.Errorf("there is no token for the server %s: take one that the server made", cfg.Server)
 	}
-	pem, err := cfg.roots()
-	if err != nil {
-		return nil, err
-	}
-	config := &tls.Config{MinVersion: tls.VersionTLS12}
-	if len(pem) > 0 {
-		config.RootCAs = x509.NewCertPool()
-		if !config.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, errors.New("the server's CA holds no certificate: give it in PEM")
+	if o.Transport == nil {
+		if o.Transport, err = dialling(cfg); err != nil {
+			return nil, err
 		}
 	}
 	if o.Logger == nil {
@@ -86,11 +85,27 @@ func New(cfg Config, o Options) (*Client, error) {
 	return &Client{
 		base: base, token: cfg.Token, log: o.Logger, seen: o.Seen, silence: silence,
 		http: &http.Client{
-			Transport: transport(config),
+			Transport: o.Transport,
 			// A redirect would carry the token to where nobody sent it.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 	}, nil
+}
+
+// dialling is the transport by TCP.
+func dialling(cfg Config) (http.RoundTripper, error) {
+	pem, err := cfg.roots()
+	if err != nil {
+		return nil, err
+	}
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	if len(pem) > 0 {
+		config.RootCAs = x509.NewCertPool()
+		if !config.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, errors.New("the server's CA holds no certificate: give it in PEM")
+		}
+	}
+	return transport(config), nil
 }
 
 // transport speaks HTTP/1.1, since a stream that hangs must not hold up others.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -234,6 +235,73 @@ func TestWatchEvents(t *testing.T) {
 		_, ok := <-events
 		return !ok
 	})
+}
+
+// TestWatchEventsResumes: whatever breaks, whenever, each event comes once and in
+// order.
+func TestWatchEventsResumes(t *testing.T) {
+	f := servertest.New(t, nil)
+	cut := newLine(t, strings.TrimPrefix(f.URL, "http://"))
+	client := f.ClientAt(t, "http://"+cut.Addr().String(), f.Token(t, server.RoleAdmin, ""), remote.Options{})
+	record := func(n int) {
+		f.Store.Record(t.Context(), store.Event{Kind: "EtcdCluster", Namespace: "prod", Name: strconv.Itoa(n), Type: store.Normal, Reason: "R"})
+	}
+	record(0)
+	_, after, err := client.EventsAt(t.Context(), store.EventOptions{})
+	if err != nil {
+		t.Fatalf("EventsAt: %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	events := client.WatchEventsAfter(ctx, store.EventOptions{}, after)
+	const rounds, each = 4, 25
+	want := 1
+	for range rounds {
+		done := make(chan struct{})
+		first := want
+		go func() {
+			defer close(done)
+			for i := range each {
+				if i == each/2 {
+					cut.disconnect()()
+				}
+				record(first + i)
+			}
+		}()
+		for range each {
+			select {
+			case e := <-events:
+				if e.Name != strconv.Itoa(want) {
+					t.Fatalf("told of %s, want %d", e.Name, want)
+				}
+				want++
+			case <-time.After(20 * time.Second):
+				t.Fatalf("not told of %d", want)
+			}
+		}
+		<-done
+	}
+}
+
+// TestWatchEventsGone: a place that the server no longer keeps costs what is no
+// longer there, and nothing else.
+func TestWatchEventsGone(t *testing.T) {
+	f, client := admin(t)
+	for n := range 3 {
+		f.Store.Record(t.Context(), store.Event{Kind: "EtcdCluster", Namespace: "prod", Name: strconv.Itoa(n), Type: store.Normal, Reason: "R"})
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	events := client.WatchEventsAfter(ctx, store.EventOptions{}, "0000000000000001-00000000-1-1")
+	for n := range 3 {
+		if e := <-events; e.Name != strconv.Itoa(n) {
+			t.Fatalf("told of %s, want %d", e.Name, n)
+		}
+	}
+	f.Store.Record(t.Context(), store.Event{Kind: "EtcdCluster", Namespace: "prod", Name: "3", Type: store.Normal, Reason: "R"})
+	if e := <-events; e.Name != "3" {
+		t.Fatalf("told of %s", e.Name)
+	}
 }
 
 // TestNotAServer: what is no Quorate server is told from one.

@@ -3,6 +3,7 @@ package remote
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -31,11 +32,17 @@ func (c *Client) Record(ctx context.Context, e store.Event) {
 
 // Events implements store.EventReader.
 func (c *Client) Events(ctx context.Context, opts store.EventOptions) ([]store.Event, error) {
+	events, _, err := c.EventsAt(ctx, opts)
+	return events, err
+}
+
+// EventsAt implements store.EventLog.
+func (c *Client) EventsAt(ctx context.Context, opts store.EventOptions) (events []store.Event, after string, err error) {
 	var list wire.List[store.Event]
 	if err := c.call(ctx, http.MethodGet, wire.PathEvents, eventQuery(opts), nil, &list); err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	return list.Items, nil
+	return list.Items, list.After, nil
 }
 
 func eventQuery(opts store.EventOptions) url.Values {
@@ -51,14 +58,26 @@ func eventQuery(opts store.EventOptions) url.Values {
 }
 
 // WatchEvents implements store.EventReader. What is recorded while no stream
-// stands is read afterwards.
+// stands is told afterwards.
 func (c *Client) WatchEvents(ctx context.Context, opts store.EventOptions) <-chan store.Event {
-	w := &eventWatch{client: c, opts: opts, out: make(chan store.Event)}
+	return c.watchEvents(ctx, opts, "")
+}
+
+// WatchEventsAfter yields the events behind the ID of one, or behind a list of
+// EventsAt. Where the server no longer keeps all of them, it goes on with those that
+// it has.
+func (c *Client) WatchEventsAfter(ctx context.Context, opts store.EventOptions, after string) <-chan store.Event {
+	return c.watchEvents(ctx, opts, after)
+}
+
+func (c *Client) watchEvents(ctx context.Context, opts store.EventOptions, after string) <-chan store.Event {
 	query := eventQuery(opts)
 	query.Set("watch", "true")
+	w := &eventWatch{client: c, opts: opts, query: query, out: make(chan store.Event)}
+	w.at(after)
 	go func() {
 		defer close(w.out)
-		c.follow(ctx, feed{path: wire.PathEvents, query: query, opened: w.opened, message: w.message})
+		c.follow(ctx, feed{path: wire.PathEvents, query: query, opened: w.opened, message: w.message, broke: w.broke})
 	}()
 	return w.out
 }
@@ -67,57 +86,64 @@ func (c *Client) WatchEvents(ctx context.Context, opts store.EventOptions) <-cha
 type eventWatch struct {
 	client *Client
 	opts   store.EventOptions
+	query  url.Values
 	out    chan store.Event
-	// begun is set once a stream has stood: what was recorded before is not wanted.
-	begun bool
-	// last is the greatest ID seen.
-	last string
-	// replayed are those that were listed, and may come by the stream as well.
-	replayed map[string]bool
+	// after is the place behind what was delivered, or empty.
+	after string
 }
 
-func (w *eventWatch) opened(ctx context.Context) error {
-	events, err := w.client.Events(ctx, w.opts)
+// at remembers the place from which the next stream goes on.
+func (w *eventWatch) at(id string) {
+	w.after = id
+	if id != "" {
+		w.query.Set("after", id)
+	}
+}
+
+func (w *eventWatch) opened(context.Context) error { return nil }
+
+// broke delivers what the server still has once it has no stream from where this
+// one was.
+func (w *eventWatch) broke(ctx context.Context, err error) {
+	if !errors.Is(err, store.ErrGone) && !errors.Is(err, store.ErrInvalid) {
+		return
+	}
+	w.client.log.WarnContext(ctx, "events may have been missed: the server no longer keeps all since the last one seen", slog.Any("error", err))
+	events, after, err := w.client.EventsAt(ctx, w.opts)
 	if err != nil {
-		return err
+		return // the next stream is refused as this one was
 	}
-	last := w.last
-	w.replayed = map[string]bool{}
 	for _, e := range events {
-		if !w.begun {
-			w.last = max(w.last, e.ID)
-			continue
-		}
-		if e.ID <= last {
-			continue
-		}
-		w.replayed[e.ID] = true
-		if err := w.yield(ctx, e); err != nil {
-			return err
+		if e.ID > w.after && w.yield(ctx, e) != nil {
+			return
 		}
 	}
-	w.begun = true
-	return nil
+	w.at(after)
 }
 
 func (w *eventWatch) message(ctx context.Context, m wire.Message) error {
 	if m.Event != wire.EventRecorded {
+		if m.Event == "" && m.ID != "" {
+			w.at(m.ID)
+		}
 		return nil
 	}
 	var e store.Event
 	if err := json.Unmarshal(m.Data, &e); err != nil {
 		return fmt.Errorf("the stream of events holds %q, which is none: %w", m.Data, err)
 	}
-	if w.replayed[e.ID] {
-		return nil
+	if err := w.yield(ctx, e); err != nil {
+		return err
 	}
-	return w.yield(ctx, e)
+	if m.ID != "" {
+		w.at(m.ID)
+	}
+	return nil
 }
 
 func (w *eventWatch) yield(ctx context.Context, e store.Event) error {
 	select {
 	case w.out <- e:
-		w.last = max(w.last, e.ID)
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()

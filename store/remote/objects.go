@@ -9,8 +9,10 @@ import (
 	"net/http"
 	"net/url"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/quorate/quorate/api/v1alpha1"
 	"github.com/quorate/quorate/store"
@@ -44,15 +46,36 @@ func (c *Client) List(ctx context.Context, kind v1alpha1.Kind, opts store.ListOp
 	if err := c.call(ctx, http.MethodGet, wire.KindPath(kind, opts.Namespace), query, nil, &list); err != nil {
 		return nil, err
 	}
-	objs := make([]v1alpha1.Object, 0, len(list.Items))
-	for _, raw := range list.Items {
-		obj := kind.New()
-		if err := json.Unmarshal(raw, obj); err != nil {
-			return nil, fmt.Errorf("list %s: %w", kind.Plural, err)
+	all, err := decodeAll(kind, list.Items)
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", kind.Plural, err)
+	}
+	objs := make([]v1alpha1.Object, 0, len(all))
+	for _, obj := range all {
+		if strings.HasPrefix(obj.GetName(), opts.NamePrefix) {
+			objs = append(objs, obj)
 		}
-		objs = append(objs, obj)
 	}
 	return objs, nil
+}
+
+// decodeAll decodes objects on all processors: of a long list it is what takes the
+// time.
+func decodeAll(kind v1alpha1.Kind, items []json.RawMessage) ([]v1alpha1.Object, error) {
+	objs := make([]v1alpha1.Object, len(items))
+	workers := min(runtime.GOMAXPROCS(0), len(items)/64+1)
+	failed := make([]error, workers)
+	var wg sync.WaitGroup
+	for w := range workers {
+		wg.Go(func() {
+			for i := w; i < len(items) && failed[w] == nil; i += workers {
+				objs[i] = kind.New()
+				failed[w] = json.Unmarshal(items[i], objs[i])
+			}
+		})
+	}
+	wg.Wait()
+	return objs, errors.Join(failed...)
 }
 
 // Create implements store.Store.

@@ -44,7 +44,9 @@ func (c *Client) do(ctx context.Context, req request) (*http.Response, error) {
 		r.ContentLength = req.length
 	}
 	r.Trailer = req.trailer
-	r.Header.Set("Authorization", "Bearer "+c.token)
+	if c.token != "" {
+		r.Header.Set("Authorization", "Bearer "+c.token)
+	}
 	if req.body != nil && req.trailer == nil {
 		r.Header.Set("Content-Type", "application/json")
 	}

@@ -20,8 +20,12 @@ import (
 // Request is what a server asks of an agent.
 type Request = wire.Request
 
-// RequestLog is the kind of Request that reads a member's log.
-const RequestLog = wire.RequestLog
+// Kinds of a Request.
+const (
+	RequestLog     = wire.RequestLog
+	RequestMetrics = wire.RequestMetrics
+	RequestKill    = wire.RequestKill
+)
 
 // Handler answers a request of a server. Its context ends when the answer is no
 // longer wanted, upon which reading must end too.
@@ -124,7 +128,11 @@ func (a *answering) refuse(ctx context.Context, req Request, cause error) {
 	if len(text) > limit {
 		text = strings.ToValidUTF8(text[:limit], "") + "…"
 	}
-	err := a.client.call(ctx, http.MethodPost, wire.AgentPath(a.host, "responses", req.ID), url.Values{"error": {text}}, nil, nil)
+	query := url.Values{"error": {text}}
+	if _, reason, ok := wire.CodeOf(cause); ok {
+		query.Set("reason", reason)
+	}
+	err := a.client.call(ctx, http.MethodPost, wire.AgentPath(a.host, "responses", req.ID), query, nil, nil)
 	if err != nil {
 		a.client.log.DebugContext(ctx, "answer not taken", slog.String("request", req.ID), slog.Any("error", err))
 	}

@@ -23,6 +23,8 @@ type feed struct {
 	// opened is called each time the stream stands, before its first message.
 	opened  func(context.Context) error
 	message func(context.Context, wire.Message) error
+	// broke is told why a stream ended, or did not begin; may be nil.
+	broke func(context.Context, error)
 }
 
 // follow keeps an event stream open until ctx ends, however often it breaks.
@@ -33,6 +35,9 @@ func (c *Client) follow(ctx context.Context, f feed) {
 		err := c.readStream(ctx, f)
 		if ctx.Err() != nil {
 			return
+		}
+		if f.broke != nil {
+			f.broke(ctx, err)
 		}
 		if time.Since(began) > 10*time.Second {
 			wait.Reset()
@@ -77,7 +82,7 @@ func (c *Client) readStream(ctx context.Context, f feed) error {
 				return err
 			}
 		}
-		if m.Event == "" {
+		if m.Event == "" && m.ID == "" {
 			continue
 		}
 		if err := f.message(ctx, m); err != nil {

@@ -16,6 +16,15 @@ const (
 	// PathSealingKey, posted to, rotates the key that seals Secrets.
 	PathSealingKey = "/sealingkey/rotate"
 	PathAgents     = "/agents"
+	// PathSessions, posted to, begins a session; PathLinks makes the code for one, and
+	// PathSession is the caller's own.
+	PathSessions = "/sessions"
+	PathLinks    = "/sessions/links"
+	PathSession  = "/sessions/current"
+	// PathOpenAPI describes the API to programs, and PathDocs to people.
+	PathOpenAPI  = "/openapi.json"
+	PathDocs     = "/docs"
+	PathDocFiles = "/docs/{file}"
 )
 
 // KindRoot is the path under which the objects of a kind live, as in Kubernetes:

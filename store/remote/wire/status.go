@@ -22,6 +22,8 @@ const (
 	ReasonUnavailable      = "ServiceUnavailable"
 	ReasonStale            = "Stale"
 	ReasonTimeout          = "Timeout"
+	ReasonTooMany          = "TooManyRequests"
+	ReasonGone             = "Expired"
 )
 
 // Status is how the server says that a request failed. It has the shape of
@@ -89,9 +91,11 @@ var sentinels = []struct {
 	{store.ErrInvalid, http.StatusRequestEntityTooLarge, ReasonTooLarge},
 	{store.ErrForbidden, http.StatusForbidden, ReasonForbidden},
 	{store.ErrForbidden, http.StatusUnauthorized, ReasonUnauthorized},
+	{store.ErrGone, http.StatusGone, ReasonGone},
 	{store.ErrStale, http.StatusServiceUnavailable, ReasonStale},
 	{store.ErrUnavailable, http.StatusServiceUnavailable, ReasonUnavailable},
 	{store.ErrUnavailable, http.StatusGatewayTimeout, ReasonTimeout},
+	{store.ErrUnavailable, http.StatusTooManyRequests, ReasonTooMany},
 }
 
 // Unwrap returns the sentinel of package store that the reason stands for, so
@@ -103,6 +107,17 @@ func (s *Status) Unwrap() error {
 		}
 	}
 	return nil
+}
+
+// CodeOfReason returns the HTTP code of a reason that stands for an error of package
+// store; false when it stands for none.
+func CodeOfReason(reason string) (code int, ok bool) {
+	for _, e := range sentinels {
+		if e.reason == reason {
+			return e.code, true
+		}
+	}
+	return 0, false
 }
 
 // CodeOf returns the HTTP code and the reason of an error of package store; false

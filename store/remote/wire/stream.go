@@ -20,10 +20,16 @@ const ContentTypeStream = "text/event-stream"
 // maxLine bounds one line of an event stream, in bytes.
 const maxLine = 1 << 20
 
+// HeaderLastEventID is how a browser says behind which ID a stream is to go on.
+const HeaderLastEventID = "Last-Event-ID"
+
 // Message is one event of a stream, or a comment.
 type Message struct {
 	// Comment without its colon; a message has either this or the others.
 	Comment string
+	// ID of the place in the stream behind this message. A message may have no more
+	// than that.
+	ID string
 	// Event is its name.
 	Event string
 	// Data is JSON.
@@ -31,12 +37,25 @@ type Message struct {
 }
 
 // WriteMessage writes an event whose data is v as JSON.
-func WriteMessage(w io.Writer, event string, v any) error {
+func WriteMessage(w io.Writer, event string, v any) error { return WriteMessageID(w, "", event, v) }
+
+// WriteMessageID is WriteMessage with the ID of the place behind the message, unless
+// it is empty.
+func WriteMessageID(w io.Writer, id, event string, v any) error {
 	data, err := json.Marshal(v)
 	if err != nil {
 		return fmt.Errorf("encode the event %s: %w", event, err)
 	}
-	_, err = fmt.Fprintf(w, "event: %s\ndata: %s\n\n", event, data)
+	if id != "" {
+		id = "id: " + id + "\n"
+	}
+	_, err = fmt.Fprintf(w, "%sevent: %s\ndata: %s\n\n", id, event, data)
+	return err
+}
+
+// WriteID writes the ID of a place without a message.
+func WriteID(w io.Writer, id string) error {
+	_, err := fmt.Fprintf(w, "id: %s\n\n", id)
 	return err
 }
 
@@ -59,7 +78,7 @@ func Messages(r io.Reader) iter.Seq2[Message, error] {
 			value = bytes.TrimPrefix(value, []byte(" "))
 			switch {
 			case len(line) == 0:
-				if m.Event != "" && !yield(m, nil) {
+				if (m.Event != "" || m.ID != "") && !yield(m, nil) {
 					return
 				}
 				m = Message{}
@@ -67,6 +86,8 @@ func Messages(r io.Reader) iter.Seq2[Message, error] {
 				if !yield(Message{Comment: string(value)}, nil) {
 					return
 				}
+			case string(name) == "id":
+				m.ID = string(value)
 			case string(name) == "event":
 				m.Event = string(value)
 			case string(name) == "data":

@@ -43,6 +43,8 @@ type List[T any] struct {
 	Kind       string `json:"kind"`
 	APIVersion string `json:"apiVersion"`
 	Items      []T    `json:"items"`
+	// After is where a watch of events goes on from this list.
+	After string `json:"after,omitempty"`
 }
 
 // Accept is the body of an accept request: the token of the plan that was read.
@@ -96,19 +98,32 @@ type Version struct {
 	Version string `json:"version"`
 }
 
-// RequestLog is the kind of Request that reads a member's log.
-const RequestLog = "log"
+// Kinds of a Request.
+const (
+	// RequestLog reads a member's log.
+	RequestLog = "log"
+	// RequestMetrics reads the metrics of a member's etcd.
+	RequestMetrics = "metrics"
+	// RequestKill kills a member's etcd, and is answered by Killed.
+	RequestKill = "kill"
+)
 
 // Request is what the server asks of an agent.
 type Request struct {
 	// ID names the response.
 	ID string `json:"id"`
-	// Kind is RequestLog.
+	// Kind is what is asked for.
 	Kind string `json:"kind"`
 	// Member it is about.
 	Member Member `json:"member"`
 	// Log options, for RequestLog.
 	Log LogOptions `json:"log"`
+}
+
+// Killed answers RequestKill.
+type Killed struct {
+	// PID of the etcd that was killed.
+	PID int64 `json:"pid"`
 }
 
 // Member names a member beyond doubt.
