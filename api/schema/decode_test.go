@@ -33,7 +33,7 @@ func TestMistakes(t *testing.T) {
 		{"text for a block", clusterHead + "spec: 3.7.3\n", 5, `spec: got "3.7.3", expected a block of fields`},
 		{"a boolean for a size", clusterHead + "spec:\n  version: 3.7.3\n  etcd: {quotaBackend: true}\n", 7, "spec.etcd.quotaBackend: got true, expected a size such as 8Gi"},
 		{"near an enum", clusterHead + "spec:\n  version: 3.7.3\n  deletionPolicy: Retian\n", 7, `got "Retian", expected one of Retain, Delete; did you mean Retain?`},
-		{"required", clusterHead + "spec: {}\n", 5, "spec.version: is required; Version is the etcd release that members run, such as 3.7.3"},
+		{"required", clusterHead + "spec: {}\n", 5, "spec.version: version is required: say which etcd release the members run"},
 		{"no name", "apiVersion: quorate.io/v1alpha1\nkind: EtcdCluster\nspec: {version: 3.7.3}\n", 1, "metadata.name: is required; give the EtcdCluster a name"},
 		{"bad name", strings.Replace(clusterHead, "playground", "Play_Ground", 1) + "spec: {version: 3.7.3}\n", 4, "write play-ground"},
 		{"twice", clusterHead + "spec:\n  version: 3.7.3\n  replicas: 3\n  replicas: 5\n", 8, "spec.replicas: stands here again after line 7; keep one of them"},
@@ -91,7 +91,6 @@ kind: EtcdHots
 		`line 3: EtcdCluster A!: metadata.name: got "A!": a lowercase RFC 1123 subdomain`,
 		`line 6: EtcdCluster A!: spec.deletionPolicy: got "Keep", expected one of Retain, Delete`,
 		"line 9: EtcdCluster A!: spec.etcd.logging.maxSize: got -1, which should be greater than or equal to 1; MaxSize of one file in MiB",
-		"line 4: EtcdCluster A!: spec.version: is required",
 		`line 12 (document 2): kind: got "EtcdHots", which is unknown; did you mean EtcdHost?`,
 	}
 	if err == nil {

@@ -39,10 +39,10 @@ func TestExplainEachType(t *testing.T) {
 	}{
 		{"etcdcluster", "object", "", nil, nil, false, 5},
 		{"EtcdCluster.", "object", "", nil, nil, false, 5},
-		{"cluster.spec", "object", "", nil, nil, true, 9},
+		{"cluster.spec", "object", "", nil, nil, true, 11},
 		{"etcdclusters.spec.replicas", "integer", "3", []string{"at least 1", "at most 9"}, nil, false, 0},
 		{"etcdcluster.spec.suspended", "boolean", "false", nil, nil, false, 0},
-		{"etcdcluster.spec.version", "string", "", []string{"at most 16 characters", `matches ^3\.[5-7]\.[0-9]+$`}, nil, true, 0},
+		{"etcdcluster.spec.version", "string", "", []string{"at most 16 characters", `matches ^3\.([4-9]|[1-9][0-9])\.[0-9]+$`}, nil, false, 0},
 		{"etcdcluster.spec.deletionPolicy", "string", "Retain", nil, []string{"Retain", "Delete"}, false, 0},
 		{"etcdcluster.spec.ports", "object", "the first free ones from 2379, 2380 and 2381 upwards in tens", nil, nil, false, 3},
 		{"etcdcluster.spec.tls.extraSANs", "[]string", "", []string{"at most 32 items"}, nil, false, 0},
@@ -81,7 +81,7 @@ func TestExplainEachType(t *testing.T) {
 				t.Error(diff)
 			}
 		}
-		if c.Required != (c.Name == "version") {
+		if c.Required {
 			t.Errorf("%s: required is %t", c.Name, c.Required)
 		}
 	}
@@ -144,13 +144,13 @@ func TestColumns(t *testing.T) {
 		}
 		return got
 	}
-	want := map[string]string{"Ready": "", "Quorum": "", "Version": "3.7.3", "Leader": "", "Status": "", "Age": age}
+	want := map[string]string{"Ready": "", "Quorum": "", "Version": "", "Leader": "", "Status": "", "Management": "Manage", "Age": age}
 	if diff := cmp.Diff(want, row()); diff != "" {
 		t.Error(diff)
 	}
-	c.Status.Ready, c.Status.Leader = "3/3", "a-0"
+	c.Status.Ready, c.Status.Leader, c.Status.Version = "3/3", "a-0", "3.7.3"
 	c.Status.Conditions = []v1alpha1.Condition{{Type: "Degraded", Status: v1alpha1.False}, {Type: v1alpha1.ConditionAvailable, Status: v1alpha1.True}}
-	want["Ready"], want["Leader"], want["Quorum"] = "3/3", "a-0", "True"
+	want["Ready"], want["Leader"], want["Quorum"], want["Version"] = "3/3", "a-0", "True", "3.7.3"
 	if diff := cmp.Diff(want, row()); diff != "" {
 		t.Error(diff)
 	}

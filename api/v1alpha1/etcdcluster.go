@@ -12,9 +12,10 @@ import (
 // +kubebuilder:resource:path=etcdclusters,shortName=qec,categories=quorate
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.ready`
 // +kubebuilder:printcolumn:name="Quorum",type=string,JSONPath=`.status.conditions[?(@.type=="Available")].status`
-// +kubebuilder:printcolumn:name="Version",type=string,JSONPath=`.spec.version`
+// +kubebuilder:printcolumn:name="Version",type=string,JSONPath=`.status.version`
 // +kubebuilder:printcolumn:name="Leader",type=string,JSONPath=`.status.leader`
 // +kubebuilder:printcolumn:name="Status",type=string,JSONPath=`.status.summary`
+// +kubebuilder:printcolumn:name="Management",type=string,JSONPath=`.spec.management`,priority=1
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 // +kubebuilder:validation:XValidation:rule="size(self.metadata.name) <= 48",message="the name is limited to 48 characters: members append a number to it"
 type EtcdCluster struct {
@@ -48,23 +49,64 @@ const (
 	DeletionDelete DeletionPolicy = "Delete"
 )
 
+// Management is what Quorate does with a cluster.
+//
+// +kubebuilder:validation:Enum=Manage;Observe
+// +kubebuilder:validation:MaxLength=16
+type Management string
+
+// The ways of management.
+const (
+	// ManagementManage: Quorate runs the members.
+	ManagementManage Management = "Manage"
+	// ManagementObserve: the cluster is run by others; Quorate only asks it what it is.
+	ManagementObserve Management = "Observe"
+)
+
 // EtcdClusterSpec is what a person asks of a cluster.
 //
-// +kubebuilder:validation:XValidation:rule="self.replicas == oldSelf.replicas",message="replicas can't be changed on an existing cluster: scaling is not part of this release",fieldPath=".replicas"
-// +kubebuilder:validation:XValidation:rule="self.version == oldSelf.version",message="version can't be changed on an existing cluster: upgrades are not part of this release",fieldPath=".version"
+// +kubebuilder:validation:XValidation:rule="(has(self.management) ? self.management : 'Manage') == (has(oldSelf.management) ? oldSelf.management : 'Manage')",message="management can't be changed on an existing cluster: delete the object (an observed etcd is not touched by that) and create it anew",fieldPath=".management"
+// +kubebuilder:validation:XValidation:rule="(has(self.management) && self.management == 'Observe') || self.replicas == oldSelf.replicas",message="replicas can't be changed on an existing cluster: scaling is not part of this release",fieldPath=".replicas"
+// +kubebuilder:validation:XValidation:rule="(has(self.management) && self.management == 'Observe') || (has(self.version) ? self.version : \"\") == (has(oldSelf.version) ? oldSelf.version : \"\")",message="version can't be changed on an existing cluster: upgrades are not part of this release",fieldPath=".version"
+// +kubebuilder:validation:XValidation:rule="(has(self.management) && self.management == 'Observe') || (has(self.version) && size(self.version) > 0)",message="version is required: say which etcd release the members run, such as 3.7.3",fieldPath=".version"
+// +kubebuilder:validation:XValidation:rule="(has(self.management) && self.management == 'Observe') || !has(self.version) || !self.version.matches('^3[.](4|[89]|[1-9][0-9]+)[.][0-9]+$')",message="Quorate runs etcd 3.5, 3.6 and 3.7: choose one of their versions; a cluster of another one can be observed (`quorate import`)",fieldPath=".version"
+// +kubebuilder:validation:XValidation:rule="!has(self.management) || self.management != 'Observe' || has(self.import)",message="management Observe needs import.endpoints: the client URLs at which the cluster is asked",fieldPath=".import"
+// +kubebuilder:validation:XValidation:rule="(has(self.management) && self.management == 'Observe') || !has(self.import)",message="import is for clusters that others run: set management: Observe, or leave import out",fieldPath=".import"
+// +kubebuilder:validation:XValidation:rule="!has(self.management) || self.management != 'Observe' || !has(self.suspended) || !self.suspended",message="an observed cluster can't be suspended: Quorate does not run its members; stop them where they run",fieldPath=".suspended"
+// +kubebuilder:validation:XValidation:rule="!has(self.management) || self.management != 'Observe' || !has(self.restartedAt)",message="an observed cluster can't be restarted: Quorate does not run its members; restart them where they run",fieldPath=".restartedAt"
+// +kubebuilder:validation:XValidation:rule="!has(self.management) || self.management != 'Observe' || !has(self.deletionPolicy) || self.deletionPolicy == 'Retain'",message="deletionPolicy has no effect on an observed cluster: deleting the object only forgets it; leave it out",fieldPath=".deletionPolicy"
+// +kubebuilder:validation:XValidation:rule="!has(self.management) || self.management != 'Observe' || !has(self.ports)",message="ports can't be set on an observed cluster: its members listen where they were told to; leave it out",fieldPath=".ports"
+// +kubebuilder:validation:XValidation:rule="!has(self.management) || self.management != 'Observe' || ((!has(self.tls.mode) || self.tls.mode == 'Generated') && (!has(self.tls.leafValidity) || self.tls.leafValidity == '8760h') && !has(self.tls.caSecretRef) && !has(self.tls.filesDir) && !has(self.tls.clientSecretRef) && !has(self.tls.extraSANs))",message="tls is how Quorate makes certificates, and it makes none for an observed cluster: leave it out, and name the Secret with ca.crt, tls.crt and tls.key in import.credentialsSecretRef",fieldPath=".tls"
+// +kubebuilder:validation:XValidation:rule="!has(self.management) || self.management != 'Observe' || ((!has(self.etcd.quotaBackend) || string(self.etcd.quotaBackend).matches('^8Gi$')) && (!has(self.etcd.maxRequest) || string(self.etcd.maxRequest).matches('^1536Ki$')) && (!has(self.etcd.maxTxnOps) || self.etcd.maxTxnOps == 128) && (!has(self.etcd.snapshotCount) || self.etcd.snapshotCount == 10000) && (!has(self.etcd.heartbeatInterval) || self.etcd.heartbeatInterval == '100ms') && (!has(self.etcd.electionTimeout) || self.etcd.electionTimeout == '1s') && (!has(self.etcd.initialCorruptCheck) || self.etcd.initialCorruptCheck))",message="etcd can't be tuned on an observed cluster: Quorate does not start its members; leave it out",fieldPath=".etcd"
+// +kubebuilder:validation:XValidation:rule="!has(self.management) || self.management != 'Observe' || ((!has(self.etcd.autoCompaction.mode) || self.etcd.autoCompaction.mode == 'Periodic') && (!has(self.etcd.autoCompaction.retention) || self.etcd.autoCompaction.retention == '5m') && (!has(self.etcd.logging.level) || self.etcd.logging.level == 'info') && (!has(self.etcd.logging.maxSize) || self.etcd.logging.maxSize == 64) && (!has(self.etcd.logging.maxBackups) || self.etcd.logging.maxBackups == 4) && !has(self.etcd.logging.dir) && !has(self.etcd.logging.errorDir))",message="compaction and logging can't be set on an observed cluster: Quorate does not start its members; leave them out",fieldPath=".etcd"
 // +kubebuilder:validation:XValidation:rule="self.tls.mode == oldSelf.tls.mode && (has(self.tls.caSecretRef) ? self.tls.caSecretRef : \"\") == (has(oldSelf.tls.caSecretRef) ? oldSelf.tls.caSecretRef : \"\")",message="tls.mode and tls.caSecretRef can't be changed on an existing cluster: its members would stop trusting each other half-way",fieldPath=".tls"
 // +kubebuilder:validation:XValidation:rule="self.?ports.?client.orValue(0) == oldSelf.?ports.?client.orValue(0) && self.?ports.?peer.orValue(0) == oldSelf.?ports.?peer.orValue(0) && self.?ports.?metrics.orValue(0) == oldSelf.?ports.?metrics.orValue(0)",message="ports can't be changed on an existing cluster: peers know each other by them",fieldPath=".ports"
 type EtcdClusterSpec struct {
 	// Version is the etcd release that members run, such as 3.7.3. It has no
 	// default: a cluster's version is a decision, and must not follow the version
-	// of Quorate that happened to read the file.
+	// of Quorate that happened to read the file. With management Observe it may be
+	// left out: status.version says what the members answer.
 	//
-	// +kubebuilder:validation:Pattern=`^3\.[5-7]\.[0-9]+$`
+	// +optional
+	// +kubebuilder:validation:Pattern=`^3\.([4-9]|[1-9][0-9])\.[0-9]+$`
 	// +kubebuilder:validation:MaxLength=16
-	Version string `json:"version"`
+	Version string `json:"version,omitempty"`
 
-	// Replicas is the number of members. Default: 3. Why: three members are the
-	// fewest that keep serving when one is lost.
+	// Management is Manage, where Quorate runs the members, or Observe, where others
+	// do: then Quorate asks the cluster what it is, and never writes to it. Default:
+	// Manage. Why: a cluster that is declared is meant to be run.
+	//
+	// +kubebuilder:default=Manage
+	Management Management `json:"management,omitempty"`
+
+	// Import says how a cluster that others run is reached.
+	//
+	// +optional
+	Import *ImportSpec `json:"import,omitempty"`
+
+	// Replicas is the number of members. With management Observe it is how many are
+	// expected to be there, and may be changed. Default: 3. Why: three members are
+	// the fewest that keep serving when one is lost.
 	//
 	// +kubebuilder:default=3
 	// +kubebuilder:validation:Minimum=1
@@ -116,6 +158,36 @@ type EtcdClusterSpec struct {
 	// +kubebuilder:default={}
 	Etcd EtcdConfig `json:"etcd,omitempty"`
 }
+
+// ImportSpec is how a cluster that others run is reached.
+type ImportSpec struct {
+	// Endpoints are client URLs of the cluster. One that answers is enough: the
+	// others are found through it, and asked at the URLs that they advertise.
+	//
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:items:MaxLength=300
+	// +kubebuilder:validation:items:Pattern=`^https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}$`
+	// +listType=set
+	Endpoints []string `json:"endpoints"`
+
+	// CredentialsSecretRef names a Secret of type Opaque in the cluster's namespace
+	// with what is needed of ca.crt, tls.crt, tls.key, username and password.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	CredentialsSecretRef string `json:"credentialsSecretRef,omitempty"`
+
+	// ServerName is the name to look for in the members' certificates, where they
+	// carry another one than the URL.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	ServerName string `json:"serverName,omitempty"`
+}
+
+// Observed reports whether others run the cluster: Quorate never writes to it.
+func (c *EtcdCluster) Observed() bool { return c.Spec.Management == ManagementObserve }
 
 // Ports are TCP ports of a member; 0 lets the host choose a free one.
 type Ports struct {
@@ -364,7 +436,9 @@ type EtcdClusterStatus struct {
 	Ready string `json:"ready,omitempty"`
 	// Leader is the name of the leading member, or empty.
 	Leader string `json:"leader,omitempty"`
-	// ClusterID is etcd's, in hex.
+	// Version is the lowest that members answered with; the spec's before one has.
+	Version string `json:"version,omitempty"`
+	// ClusterID is etcd's, in hex. That of an observed cluster is kept as first seen.
 	ClusterID string `json:"clusterID,omitempty"`
 	// Summary is one line for tables.
 	Summary string `json:"summary,omitempty"`

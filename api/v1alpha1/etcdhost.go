@@ -65,6 +65,9 @@ type EtcdHostStatus struct {
 	AgentVersion string `json:"agentVersion,omitempty"`
 	// BootID changes when the host boots.
 	BootID string `json:"bootID,omitempty"`
+	// FaultsAllowed says that the agent breaks members on purpose when an admin asks
+	// for it: it was started with --allow-faults, or by `quorate up`.
+	FaultsAllowed bool `json:"faultsAllowed,omitempty"`
 	// UndeclaredCount is the length of Undeclared.
 	UndeclaredCount int64 `json:"undeclaredCount,omitempty"`
 	// Undeclared are members found on the host that no object declares. They are

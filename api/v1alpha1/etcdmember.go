@@ -14,7 +14,7 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // +kubebuilder:printcolumn:name="Version",type=string,JSONPath=`.spec.release.version`
 // +kubebuilder:printcolumn:name="Client URL",type=string,JSONPath=`.status.clientURL`
 // +kubebuilder:printcolumn:name="PID",type=integer,JSONPath=`.status.process.pid`
-// +kubebuilder:printcolumn:name="Restarts",type=integer,JSONPath=`.status.process.restarts`
+// +kubebuilder:printcolumn:name="Crashes",type=integer,JSONPath=`.status.process.crashes`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 type EtcdMember struct {
 	metav1.TypeMeta   `json:",inline"`
@@ -222,8 +222,12 @@ type ProcessStatus struct {
 	ConfigHash string `json:"configHash,omitempty"`
 	// Digest of the executable it runs.
 	Digest string `json:"digest,omitempty"`
-	// Restarts since the supervisor first started it.
+	// Restarts since the supervisor first started it, for whatever reason.
 	Restarts int64 `json:"restarts,omitempty"`
+	// Crashes are those restarts that followed an end which nobody asked for.
+	//
+	// +optional
+	Crashes int64 `json:"crashes"`
 	// SupervisorPID is its supervisor's.
 	SupervisorPID int64 `json:"supervisorPID,omitempty"`
 }

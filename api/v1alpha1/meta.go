@@ -27,6 +27,9 @@ const (
 	// store was restored, until a person has accepted the cluster's plan. Its value
 	// is the epoch of the restore.
 	AnnotationRestored = "quorate.io/restored"
+	// AnnotationImportedFor marks a Secret that was made by importing the cluster of
+	// that name: it goes with it.
+	AnnotationImportedFor = "quorate.io/imported-for"
 	// AnnotationLastApplied holds the file as it was last applied, as JSON.
 	AnnotationLastApplied = "quorate.io/last-applied-configuration"
 	// AnnotationAppliedFrom says which exported file was applied last, and which
