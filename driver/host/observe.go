@@ -158,7 +158,7 @@ func (v *view) fillProcess(s *v1alpha1.EtcdMemberStatus) {
 		ConfigHash: v.process.ConfigHash, Digest: v.process.Digest,
 	}
 	if v.state != nil {
-		s.Process.Restarts = v.state.Restarts
+		s.Process.Restarts, s.Process.Crashes = v.state.Restarts, v.state.CrashRestarts
 		if v.held && v.state.Supervisor.Alive() {
 			s.Process.SupervisorPID = int64(v.state.Supervisor.PID)
 		}

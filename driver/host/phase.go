@@ -70,7 +70,10 @@ func (v *view) alivePhase(spec *v1alpha1.EtcdMemberSpec, c v1alpha1.Condition) (
 		return v1alpha1.MemberStarting, c
 	case p.ConfigHash != want:
 		c.Reason = ReasonConfigurationPending
-		c.Message = fmt.Sprintf("etcd (pid %d) runs with configuration %s, not with %s", p.ID.PID, cmp.Or(p.ConfigHash, "unknown"), want)
+		c.Message = fmt.Sprintf("etcd (pid %d) still runs with its earlier configuration, not yet with the wanted one", p.ID.PID)
+		if p.ConfigHash == "" {
+			c.Message = fmt.Sprintf("etcd (pid %d) was found running with a configuration that is not known", p.ID.PID)
+		}
 		return v1alpha1.MemberStarting, c
 	case v.held && v.state != nil && v.state.Phase == v1alpha1.MemberCrashLoop:
 		c.Reason, c.Message = cmp.Or(v.state.Reason, string(v.state.Phase)), v.state.Message

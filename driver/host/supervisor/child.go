@@ -115,6 +115,9 @@ func (s *supervisor) spawn(ctx context.Context, now time.Time) error {
 	}
 	if s.state.Ended != nil {
 		s.state.Restarts++
+		if !s.state.Ended.Asked {
+			s.state.CrashRestarts++
+		}
 	}
 	p := &Process{ID: id, StartedAt: now, ConfigHash: o.ConfigHash, Digest: o.Digest}
 	s.adoptState(p)
@@ -229,7 +232,7 @@ func (s *supervisor) onExit(ctx context.Context, e exit) {
 	s.errors.poll(ctx, s.log, s.order, &s.state.ErrorLog)
 	last := &v1alpha1.ExitStatus{At: v1alpha1.NewTime(now), Code: e.code, Signal: e.signal, Message: s.errors.cause(e, c.why)}
 	s.state.Process = nil
-	s.state.Ended = &Ended{ID: c.ID, At: now, Evidence: e.evidence}
+	s.state.Ended = &Ended{ID: c.ID, At: now, Evidence: e.evidence, Asked: c.why != ""}
 	s.learn(ctx)
 	if c.why != "" {
 		s.state.LastExit = last

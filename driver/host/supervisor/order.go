@@ -139,6 +139,8 @@ type State struct {
 	Ended *Ended `json:"ended,omitempty"`
 	// Restarts counts the starts after the first.
 	Restarts int64 `json:"restarts,omitempty"`
+	// CrashRestarts counts those of them that followed an end nobody asked for.
+	CrashRestarts int64 `json:"crashRestarts,omitempty"`
 	// Crashes counts unwanted exits that followed each other within a minute.
 	Crashes  int                  `json:"crashes,omitempty"`
 	LastExit *v1alpha1.ExitStatus `json:"lastExit,omitempty"`
@@ -173,6 +175,8 @@ type Ended struct {
 	ID       process.ID `json:"id"`
 	At       time.Time  `json:"at"`
 	Evidence string     `json:"evidence"`
+	// Asked: the supervisor made it end.
+	Asked bool `json:"asked,omitempty"`
 }
 
 // DataVerdict is what the data-directory law said.
