@@ -169,7 +169,11 @@ func (p *Pool) Client(target Target) (*clientv3.Client, error) {
 
 // Dial returns a client of one member. It connects in the background: errors of
 // the connection come from the calls made on it.
-func Dial(targets ...Target) (*clientv3.Client, error) {
+func Dial(targets ...Target) (*clientv3.Client, error) { return dial(0, targets...) }
+
+// dial lets a call be tried so often; 0 is the client's own choice, which tries one
+// whose token is refused over and over until its time is up.
+func dial(tries uint, targets ...Target) (*clientv3.Client, error) {
 	if len(targets) == 0 {
 		return nil, errors.New("dial etcd: no endpoint")
 	}
@@ -177,21 +181,27 @@ func Dial(targets ...Target) (*clientv3.Client, error) {
 	for _, t := range targets {
 		endpoints = append(endpoints, t.Endpoint)
 	}
+	options := []grpc.DialOption{
+		// A member that comes back is to be seen within a second, not after gRPC's
+		// two minutes.
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
+			MinConnectTimeout: time.Second,
+		}),
+	}
+	if t := targets[0].TLS; t != nil && t.ServerName != "" {
+		// The client would look for the URL's host in the certificate all the same.
+		options = append(options, grpc.WithAuthority(t.ServerName))
+	}
 	c, err := clientv3.New(clientv3.Config{
 		Endpoints:            endpoints,
 		TLS:                  targets[0].TLS,
+		MaxUnaryRetries:      tries,
 		DialTimeout:          2 * time.Second,
 		DialKeepAliveTime:    10 * time.Second,
 		DialKeepAliveTimeout: 3 * time.Second,
 		Logger:               zap.NewNop(),
-		DialOptions: []grpc.DialOption{
-			// A member that comes back is to be seen within a second, not after gRPC's
-			// two minutes.
-			grpc.WithConnectParams(grpc.ConnectParams{
-				Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
-				MinConnectTimeout: time.Second,
-			}),
-		},
+		DialOptions:          options,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("dial etcd at %s: %w", strings.Join(endpoints, ","), err)

@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -173,8 +174,14 @@ func MemberHosts(m *v1alpha1.EtcdMember, host *v1alpha1.EtcdHost, usage pki.Usag
 	return hosts
 }
 
-// SignClient signs a client's request and returns where to use the certificate.
+// SignClient signs a client's request and returns where to use the certificate. The
+// client chooses its name, which etcd takes for its user where roles are enabled: who
+// may ask for this may do all that Quorate can.
 func (a *SecretAuthority) SignClient(ctx context.Context, c *v1alpha1.EtcdCluster, csr []byte, ttl time.Duration) (pki.Bundle, []string, error) {
+	if c.Observed() {
+		return pki.Bundle{}, nil, fmt.Errorf("cluster %s is observed only: Quorate has no CA of it to sign with; use the credentials in the Secret %s: %w",
+			c.Name, c.Spec.Import.CredentialsSecretRef, store.ErrInvalid)
+	}
 	if c.Spec.TLS.Mode == v1alpha1.TLSDisabled {
 		return pki.Bundle{}, c.Status.Endpoints, nil
 	}
@@ -186,7 +193,7 @@ func (a *SecretAuthority) SignClient(ctx context.Context, c *v1alpha1.EtcdCluste
 	if err != nil {
 		return pki.Bundle{}, nil, err
 	}
-	bundle, err := ca.Sign(csr, pki.Request{Usage: pki.Client, CommonName: "quorate-client", Validity: ttl, Now: a.now()})
+	bundle, err := ca.Sign(csr, pki.Request{Usage: pki.Client, CommonName: cmp.Or(pki.RequestedName(csr), "quorate-client"), Validity: ttl, Now: a.now()})
 	return bundle, c.Status.Endpoints, err
 }
 

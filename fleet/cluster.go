@@ -62,7 +62,8 @@ const keepTasks = 30
 
 // ClusterController brings clusters to their specs.
 type ClusterController struct {
-	opts Options
+	opts    Options
+	imports *imports
 }
 
 // NewClusterController returns a controller.
@@ -76,11 +77,12 @@ func NewClusterController(opts Options) *ClusterController {
 	if opts.Busy == 0 {
 		opts.Busy = 200 * time.Millisecond
 	}
-	return &ClusterController{opts: opts}
+	return &ClusterController{opts: opts, imports: newImports(opts.Store, opts.Now)}
 }
 
 // Reconcile looks at one cluster and takes at most one step. It returns when to
-// look again; 0 means only when something changes.
+// look again; 0 means only when something changes. Clusters that are only observed
+// are ReconcileImported's.
 func (c *ClusterController) Reconcile(ctx context.Context, key store.Key) (time.Duration, error) {
 	cluster := &v1alpha1.EtcdCluster{}
 	if err := c.opts.Store.Get(ctx, key, cluster); err != nil {
@@ -88,6 +90,9 @@ func (c *ClusterController) Reconcile(ctx context.Context, key store.Key) (time.
 			return 0, nil
 		}
 		return 0, err
+	}
+	if cluster.Observed() {
+		return 0, nil
 	}
 	if cluster.DeletionTimestamp == nil && !v1alpha1.HasFinalizer(cluster, v1alpha1.FinalizerCluster) {
 		cluster.Finalizers = append(cluster.Finalizers, v1alpha1.FinalizerCluster)
@@ -128,6 +133,9 @@ func (c *ClusterController) Plan(ctx context.Context, key store.Key, proposed *v
 	case proposed != nil:
 		cluster.Spec = *proposed.Spec.DeepCopy()
 	}
+	if cluster.Observed() {
+		return planImported(cluster), nil
+	}
 	s, _, err := c.observe(ctx, cluster)
 	if err != nil {
 		return v1alpha1.Plan{}, err
@@ -141,6 +149,14 @@ func (c *ClusterController) Look(ctx context.Context, key store.Key) (*v1alpha1.
 	cluster := &v1alpha1.EtcdCluster{}
 	if err := c.opts.Store.Get(ctx, key, cluster); err != nil {
 		return nil, err
+	}
+	if cluster.Observed() {
+		o, err := c.imports.observe(ctx, cluster)
+		if err != nil {
+			return nil, err
+		}
+		setImportedStatus(&o, &cluster.Status)
+		return cluster, nil
 	}
 	s, tasks, err := c.observe(ctx, cluster)
 	if err != nil {
@@ -166,15 +182,15 @@ type taskList struct {
 func (c *ClusterController) observe(ctx context.Context, cluster *v1alpha1.EtcdCluster) (*State, taskList, error) {
 	s := &State{Cluster: cluster, Releases: map[string]v1alpha1.ReleaseRef{}}
 	var tasks taskList
-	mine := store.ListOptions{Namespace: cluster.Namespace, Labels: map[string]string{v1alpha1.LabelCluster: cluster.Name}}
+	mine := store.ListOptions{
+		Namespace: cluster.Namespace, NamePrefix: cluster.Name + "-",
+		Labels: map[string]string{v1alpha1.LabelCluster: cluster.Name},
+	}
 	objects, err := c.opts.Store.List(ctx, v1alpha1.KindTask, mine)
 	if err != nil {
 		return nil, tasks, err
 	}
 	tasks.open, tasks.last, tasks.finished = tasksOf(objects)
-	if err = c.observeHosts(ctx, s); err != nil {
-		return nil, tasks, err
-	}
 	var members []*v1alpha1.EtcdMember
 	objects, err = c.opts.Store.List(ctx, v1alpha1.KindMember, mine)
 	if err != nil {
@@ -183,7 +199,7 @@ func (c *ClusterController) observe(ctx context.Context, cluster *v1alpha1.EtcdC
 	for _, o := range objects {
 		// List may be stale, and a stale status must not be taken for the newest.
 		m := &v1alpha1.EtcdMember{}
-		err := c.opts.Store.Get(ctx, store.KeyOf(o), m)
+		err = c.opts.Store.Get(ctx, store.KeyOf(o), m)
 		if errors.Is(err, store.ErrNotFound) || err == nil && m.Spec.ClusterName != cluster.Name {
 			continue
 		}
@@ -191,9 +207,11 @@ func (c *ClusterController) observe(ctx context.Context, cluster *v1alpha1.EtcdC
 			return nil, tasks, err
 		}
 		members = append(members, m)
-		h := s.host(m.Spec.Host)
-		s.Members = append(s.Members, MemberState{Object: m, HostReady: h != nil && h.Ready})
+		s.Members = append(s.Members, MemberState{Object: m})
 		s.LastNumber = max(s.LastNumber, memberNumber(cluster.Name, m.Name))
+	}
+	if err = c.observeHosts(ctx, s); err != nil {
+		return nil, tasks, err
 	}
 	if !s.formed() {
 		if caErr := c.opts.Authority.CheckCA(ctx, cluster); caErr != nil {
@@ -224,7 +242,38 @@ func (c *ClusterController) probe(ctx context.Context, s *State, members []*v1al
 	}
 }
 
+// observeHosts reads the hosts of the cluster's members; all hosts, and how many
+// members of other clusters they have, only where one is to be chosen: a fleet has
+// many.
 func (c *ClusterController) observeHosts(ctx context.Context, s *State) error {
+	if s.placing() {
+		return c.observeAllHosts(ctx, s)
+	}
+	for i := range s.Members {
+		m := &s.Members[i]
+		if s.host(m.Object.Spec.Host) == nil {
+			h := &v1alpha1.EtcdHost{}
+			err := c.opts.Store.Get(ctx, store.Key{Name: m.Object.Spec.Host}, h)
+			if errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrInvalid) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			c.addHost(s, h, 0)
+		}
+		h := s.host(m.Object.Spec.Host)
+		m.HostReady = h.Ready
+	}
+	return nil
+}
+
+// placing reports whether hosts are to be chosen.
+func (s *State) placing() bool {
+	return s.Cluster.DeletionTimestamp == nil && !s.Cluster.Spec.Suspended && !s.formed() && len(s.Members) < int(s.Cluster.Spec.Replicas)
+}
+
+func (c *ClusterController) observeAllHosts(ctx context.Context, s *State) error {
 	objects, err := c.opts.Store.List(ctx, v1alpha1.KindHost, store.ListOptions{})
 	if err != nil {
 		return err
@@ -240,23 +289,29 @@ func (c *ClusterController) observeHosts(ctx context.Context, s *State) error {
 		}
 	}
 	for _, o := range objects {
-		h, ok := o.(*v1alpha1.EtcdHost)
-		if !ok {
-			continue
-		}
-		s.Hosts = append(s.Hosts, HostState{
-			Object: h, Ready: v1alpha1.IsTrue(h.Status.Conditions, v1alpha1.ConditionReady), Members: bound[h.Name],
-		})
-		platform := h.Status.Platform
-		if _, known := s.Releases[platform]; known || platform == "" {
-			continue
-		}
-		// An unknown version leaves the platform out; the plan says so when it needs it.
-		if ref, err := c.opts.Releases.Resolve(s.Cluster.Spec.Version, platform); err == nil {
-			s.Releases[platform] = ref
+		if h, ok := o.(*v1alpha1.EtcdHost); ok {
+			c.addHost(s, h, bound[h.Name])
 		}
 	}
+	for i := range s.Members {
+		h := s.host(s.Members[i].Object.Spec.Host)
+		s.Members[i].HostReady = h != nil && h.Ready
+	}
 	return nil
+}
+
+func (c *ClusterController) addHost(s *State, h *v1alpha1.EtcdHost, members int) {
+	s.Hosts = append(s.Hosts, HostState{
+		Object: h, Ready: v1alpha1.IsTrue(h.Status.Conditions, v1alpha1.ConditionReady), Members: members,
+	})
+	platform := h.Status.Platform
+	if _, known := s.Releases[platform]; known || platform == "" {
+		return
+	}
+	// An unknown version leaves the platform out; the plan says so when it needs it.
+	if ref, err := c.opts.Releases.Resolve(s.Cluster.Spec.Version, platform); err == nil {
+		s.Releases[platform] = ref
+	}
 }
 
 // record writes down what has been learnt and must not be forgotten: the identity

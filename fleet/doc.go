@@ -18,6 +18,13 @@
 // may come from a process that has been restarted since. What is not known is
 // never taken for healthy, and no step that needs healthy members is taken on it.
 //
+// # Clusters that others run
+//
+// One with management Observe is only asked (ReconcileImported): there is no plan,
+// task, member object or CA, and nothing is written to its etcd. What is wrong is
+// told by kind, by the layer that fails (etcd.Surveyor). The ID it had at first is
+// kept, so that another cluster behind the same address is told and not believed.
+//
 // # What the fleet does not do
 //
 // It runs no process and touches no disk: it writes EtcdMember specs, which the

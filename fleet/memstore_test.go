@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/quorate/quorate/api/v1alpha1"
@@ -98,7 +99,7 @@ func (s *memStore) list(kind v1alpha1.Kind, opts store.ListOptions) ([]v1alpha1.
 		if v1alpha1.KindOf(o).Plural != kind.Plural || opts.Namespace != "" && o.GetNamespace() != opts.Namespace {
 			continue
 		}
-		match := true
+		match := strings.HasPrefix(o.GetName(), opts.NamePrefix)
 		for l, v := range opts.Labels {
 			match = match && o.GetLabels()[l] == v
 		}

@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,6 +35,12 @@ func (c *ClusterController) writeStatus(ctx context.Context, s *State, p progres
 		return err
 	}
 	c.tellHeld(ctx, obj, &before)
+	c.tellConditions(ctx, obj, &before)
+	return nil
+}
+
+// tellConditions records when a cluster begins or ceases to serve, or to be well.
+func (c *ClusterController) tellConditions(ctx context.Context, obj *v1alpha1.EtcdCluster, before *v1alpha1.EtcdClusterStatus) {
 	for _, kind := range []string{v1alpha1.ConditionAvailable, v1alpha1.ConditionDegraded} {
 		was, is := v1alpha1.FindCondition(before.Conditions, kind), v1alpha1.FindCondition(obj.Status.Conditions, kind)
 		if is == nil || was != nil && was.Status == is.Status && was.Reason == is.Reason {
@@ -48,7 +55,6 @@ func (c *ClusterController) writeStatus(ctx context.Context, s *State, p progres
 		}
 		c.opts.Recorder.Record(ctx, store.About(obj, e))
 	}
-	return nil
 }
 
 // tellHeld records when a cluster comes to wait for something that only a person
@@ -75,6 +81,7 @@ func setStatus(s *State, p progress, st *v1alpha1.EtcdClusterStatus) {
 	if l := s.leader(); l != nil {
 		st.Leader = l.Object.Name
 	}
+	st.Version = cmp.Or(s.lowestVersion(), s.Cluster.Spec.Version)
 	st.Endpoints = nil
 	for i := range s.Members {
 		m := s.Members[i].Object
@@ -116,6 +123,17 @@ func setStatus(s *State, p progress, st *v1alpha1.EtcdClusterStatus) {
 	default:
 		st.Summary = "Healthy"
 	}
+}
+
+// lowestVersion that members answer with, or empty.
+func (s *State) lowestVersion() string {
+	lowest := ""
+	for i := range s.Members {
+		if a, ok := s.answer(&s.Members[i]); ok && (lowest == "" || compareVersions(a.Version, lowest) < 0) {
+			lowest = a.Version
+		}
+	}
+	return lowest
 }
 
 func availableCondition(s *State) v1alpha1.Condition {

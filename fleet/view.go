@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/quorate/quorate/api/v1alpha1"
+	"github.com/quorate/quorate/etcd"
 	"github.com/quorate/quorate/store"
 )
 
@@ -13,6 +14,13 @@ func (c *ClusterController) View(ctx context.Context, key store.Key) (v1alpha1.C
 	cluster := &v1alpha1.EtcdCluster{}
 	if err := c.opts.Store.Get(ctx, key, cluster); err != nil {
 		return v1alpha1.ClusterView{}, err
+	}
+	if cluster.Observed() {
+		o, err := c.imports.observe(ctx, cluster)
+		if err != nil {
+			return v1alpha1.ClusterView{}, err
+		}
+		return o.view(), nil
 	}
 	s, _, err := c.observe(ctx, cluster)
 	if err != nil {
@@ -76,15 +84,7 @@ func (s *State) viewMember(m *MemberState) v1alpha1.MemberView {
 		return v
 	}
 	v.Answered = true
-	v.Role = v1alpha1.RoleFollower
-	switch {
-	case a.Learner:
-		v.Role = v1alpha1.RoleLearner
-	case a.Leader == a.MemberID:
-		v.Role = v1alpha1.RoleLeader
-	case a.Leader == 0:
-		v.Role = ""
-	}
+	v.Role = roleOf(&a)
 	v.Version, v.DBSize, v.DBSizeInUse, v.DBQuota, v.Revision = a.Version, a.DBSize, a.DBSizeInUse, a.DBQuota, a.Revision
 	v.RaftTerm, v.RaftIndex, v.RaftAppliedIndex = a.Term, a.Index, a.AppliedIndex
 	v.LatencyMilliseconds = float64(m.Probe.Took) / float64(time.Millisecond)
@@ -95,4 +95,17 @@ func (s *State) viewMember(m *MemberState) v1alpha1.MemberView {
 		v.DBQuota = s.Cluster.Spec.Etcd.QuotaBackend.Value()
 	}
 	return v
+}
+
+// roleOf is the part of a member that answers; empty while it follows no leader.
+func roleOf(a *etcd.Status) v1alpha1.MemberRole {
+	switch {
+	case a.Learner:
+		return v1alpha1.RoleLearner
+	case a.Leader == a.MemberID:
+		return v1alpha1.RoleLeader
+	case a.Leader == 0:
+		return ""
+	}
+	return v1alpha1.RoleFollower
 }
