@@ -8,8 +8,8 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
+	"net/http"
 	"runtime"
 	"slices"
 	"sync"
@@ -39,14 +39,11 @@ type Driver interface {
 	Collect(ctx context.Context) ([]string, error)
 }
 
-// Channel is the agent's link to the server, on which the server can ask for logs.
+// Channel is the agent's link to the server, on which the server can ask.
 type Channel interface {
 	// Serve answers requests until ctx ends; it reconnects by itself.
 	Serve(ctx context.Context, host string, answer Answer) error
 }
-
-// Answer reads the log of a member for the server.
-type Answer = func(ctx context.Context, m store.Key, uid v1alpha1.UID, opts driver.LogOptions) (io.ReadCloser, error)
 
 // Options of an agent.
 type Options struct {
@@ -60,6 +57,9 @@ type Options struct {
 	Driver   Driver
 	// Channel to the server; nil where there is none.
 	Channel Channel
+	// AllowFaults lets the server break members on purpose, as when a person asks for a
+	// member to be killed. Without it such requests are refused.
+	AllowFaults bool
 	// Joined is called once the host has been reported for the first time; may be nil.
 	Joined func()
 	Logger *slog.Logger
@@ -69,6 +69,8 @@ type Options struct {
 type Agent struct {
 	opts Options
 	pool *etcd.Pool
+	// direct reaches what listens on this host's loopback, so by no proxy.
+	direct *http.Transport
 
 	mu  sync.Mutex
 	tls map[v1alpha1.UID]*tls.Config
@@ -76,7 +78,7 @@ type Agent struct {
 
 // New returns an agent.
 func New(opts Options) *Agent {
-	return &Agent{opts: opts, pool: etcd.NewPool(), tls: map[v1alpha1.UID]*tls.Config{}}
+	return &Agent{opts: opts, pool: etcd.NewPool(), direct: &http.Transport{IdleConnTimeout: time.Minute}, tls: map[v1alpha1.UID]*tls.Config{}}
 }
 
 // Run works until ctx ends. Members are left running.
@@ -107,12 +109,13 @@ func (a *Agent) Run(ctx context.Context) error {
 	wg.Go(func() { a.every(ctx, time.Minute, "collect", a.collect) })
 	if a.opts.Channel != nil {
 		wg.Go(func() {
-			if err := a.opts.Channel.Serve(ctx, a.opts.Host, a.logs); err != nil && ctx.Err() == nil {
+			if err := a.opts.Channel.Serve(ctx, a.opts.Host, a.answer); err != nil && ctx.Err() == nil {
 				a.opts.Logger.ErrorContext(ctx, "the channel to the server ended", slog.Any("error", err))
 			}
 		})
 	}
 	wg.Wait()
+	a.direct.CloseIdleConnections()
 	return a.pool.Close()
 }
 
@@ -197,6 +200,7 @@ func (a *Agent) report(ctx context.Context) error {
 		before = was.Undeclared
 		h.Status.Platform = runtime.GOOS + "/" + runtime.GOARCH
 		h.Status.AgentVersion, h.Status.BootID = version.Version(), boot
+		h.Status.FaultsAllowed = a.opts.AllowFaults
 		h.Status.Undeclared, h.Status.UndeclaredCount = undeclared, int64(len(undeclared))
 		return !v1alpha1.Equal(*was, h.Status), nil
 	})
@@ -337,16 +341,4 @@ func (a *Agent) status(ctx context.Context, target etcd.Target) (etcd.Status, er
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	return a.pool.Status(ctx, target)
-}
-
-// logs answers the server's requests for a member's log.
-func (a *Agent) logs(ctx context.Context, key store.Key, uid v1alpha1.UID, opts driver.LogOptions) (io.ReadCloser, error) {
-	m := &v1alpha1.EtcdMember{}
-	if err := a.opts.Store.Get(ctx, key, m); err != nil {
-		return nil, err
-	}
-	if m.UID != uid || m.Spec.Host != a.opts.Host {
-		return nil, fmt.Errorf("member %s on host %s: %w", key, a.opts.Host, store.ErrNotFound)
-	}
-	return a.opts.Driver.Logs(ctx, m, opts)
 }

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/quorate/quorate/store/remote/wire"
 )
@@ -34,6 +35,8 @@ const (
 	verbPlan        verb = "plan"
 	verbAccept      verb = "accept the plan of"
 	verbLog         verb = "read the log of"
+	verbMetrics     verb = "read the metrics of"
+	verbKill        verb = "kill"
 	verbCertificate verb = "sign certificates of"
 	verbClient      verb = "sign client certificates of"
 	verbChannel     verb = "answer for"
@@ -65,7 +68,7 @@ var grants = []grant{
 	{"etcdclusters", []verb{verbGet, verbList, verbPlan}, all, none},
 	{"etcdmembers", []verb{verbGet, verbList}, all, own},
 	{"etcdmembers", []verb{verbUpdate, verbStatus, verbCertificate}, none, own},
-	{"etcdmembers", []verb{verbLog}, all, none},
+	{"etcdmembers", []verb{verbLog, verbMetrics}, all, none},
 	{"etcdhosts", []verb{verbGet, verbList}, all, own},
 	{"etcdhosts", []verb{verbCreate, verbUpdate, verbStatus}, none, own},
 	{"etcdtasks", []verb{verbGet, verbList}, all, none},
@@ -73,19 +76,32 @@ var grants = []grant{
 	{"events", []verb{verbCreate}, none, own},
 	{"releases", []verb{verbGet, verbList}, all, all},
 	{"version", []verb{verbGet}, all, all},
+	{"documentation", []verb{verbGet}, all, all},
 	{"agents", []verb{verbChannel}, none, own},
+	{"loginlinks", []verb{verbCreate}, all, none},
+	{"sessions", []verb{verbCreate, verbDelete}, all, none},
+	{"sessions", []verb{verbGet}, all, own},
 }
 
 // caller is who makes a request.
 type caller struct {
-	// token is the name of the Secret, for messages and logs.
+	// token is the name of the Secret, for logs.
 	token string
-	role  Role
+	// name is the same, or of the token that a session stands for.
+	name string
+	role Role
 	// host of an agent.
 	host string
+	// hash of the token that was sent, as its Secret has it.
+	hash string
+	// expires is when a session ends; zero for tokens that are none.
+	expires time.Time
 	// scope of the request at hand.
 	scope scope
 }
+
+// session reports whether the caller's token is a session's.
+func (c caller) session() bool { return !c.expires.IsZero() }
 
 // reach returns how much of the resource the role may do that to.
 func reach(role Role, v verb, resource string) scope {
@@ -121,7 +137,7 @@ func authorize(c caller, v verb, resource string) (caller, error) {
 		}
 	}
 	return c, forbidden("the token %q has the role %s and may not %s %s: that needs a token with the role %s",
-		c.token, c.role, v, resource, strings.Join(can, " or "))
+		c.name, c.role, v, resource, strings.Join(can, " or "))
 }
 
 // owns refuses what is bound to another host than the caller's.
@@ -130,7 +146,7 @@ func (c caller) owns(host, what string) error {
 		return nil
 	}
 	return forbidden("the token %q is for the agent of host %q, and %s is bound to host %q: that needs its own agent or a token with the role admin",
-		c.token, c.host, what, host)
+		c.name, c.host, what, host)
 }
 
 func unauthorized(why string) error {

@@ -49,7 +49,11 @@ func (s *Server) readObject(w *response, r *http.Request, kind v1alpha1.Kind) (v
 	if err != nil {
 		return nil, err
 	}
-	obj, err := s.opts.Validator.Decode(kind, data)
+	read := s.opts.Validator.Decode
+	if c, ok := r.Context().Value(callerKey{}).(caller); ok && c.role == RoleAgent {
+		read = s.opts.Validator.Read
+	}
+	obj, err := read(kind, data)
 	if err != nil {
 		return nil, err
 	}

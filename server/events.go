@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"net/http"
 	"time"
 
@@ -15,20 +16,42 @@ func (s *Server) events(w *response, r *http.Request, _ caller) error {
 		Namespace: q.Get("namespace"), Cluster: q.Get("cluster"), Kind: q.Get("kind"), Name: q.Get("name"),
 	}
 	if watching(r) {
-		ctx, cancel := streamContext(r.Context())
-		defer cancel()
-		return stream(s, w, ctx.Done(), s.opts.Events.WatchEvents(ctx, opts), func(e store.Event) (string, any) {
-			return wire.EventRecorded, e
-		})
+		return s.watchEvents(w, r, opts)
 	}
-	events, err := s.opts.Events.Events(r.Context(), opts)
+	events, after, err := s.opts.Events.EventsAt(r.Context(), opts)
 	if err != nil {
 		return err
 	}
 	if events == nil {
 		events = []store.Event{}
 	}
-	return w.json(http.StatusOK, wire.List[store.Event]{Kind: "EventList", APIVersion: "v1", Items: events})
+	return w.json(http.StatusOK, wire.List[store.Event]{Kind: "EventList", APIVersion: "v1", Items: events, After: after})
+}
+
+// watchEvents streams what is recorded behind the ID that the client names, or from
+// now on. Each message carries the ID to go on from, as does the beginning.
+func (s *Server) watchEvents(w *response, r *http.Request, opts store.EventOptions) error {
+	ctx, cancel := streamContext(r.Context())
+	defer cancel()
+	// A browser that comes back has both: the path it was given, and how far it got.
+	after := cmp.Or(r.Header.Get(wire.HeaderLastEventID), r.URL.Query().Get("after"))
+	if after == "" {
+		var err error
+		if after, err = s.opts.Events.LastEvent(ctx); err != nil {
+			return err
+		}
+	}
+	events, err := s.opts.Events.WatchEventsAfter(ctx, opts, after)
+	if err != nil {
+		return err
+	}
+	s.begin(w)
+	if err := wire.WriteID(w, after); err != nil {
+		return err
+	}
+	return stream(s, w, ctx.Done(), events, func(e store.Event) message {
+		return message{id: e.ID, event: wire.EventRecorded, data: e}
+	})
 }
 
 // recordEvent takes an event. An agent speaks of its host and its members only,
@@ -80,6 +103,6 @@ func (s *Server) ownsEvent(r *http.Request, c caller, e *store.Event) error {
 		e.Cluster = m.Spec.ClusterName
 		return nil
 	default:
-		return forbidden("the token %q may record events about its host and its members only, not about %s: that needs a token with the role admin", c.token, e.Kind)
+		return forbidden("the token %q may record events about its host and its members only, not about %s: that needs a token with the role admin", c.name, e.Kind)
 	}
 }

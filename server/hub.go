@@ -120,8 +120,9 @@ func (s *Server) agentRequests(w *response, r *http.Request, c caller) error {
 	s.opts.Hosts.saw(host)
 	conn := s.opts.Hosts.connect(host)
 	defer s.opts.Hosts.disconnect(host, conn)
-	return stream(s, w, ctx.Done(), conn.requests, func(req wire.Request) (string, any) {
-		return wire.EventRequest, req
+	s.begin(w)
+	return stream(s, w, ctx.Done(), conn.requests, func(req wire.Request) message {
+		return message{event: wire.EventRequest, data: req}
 	})
 }
 
@@ -149,7 +150,12 @@ func (s *Server) agentResponse(w *response, r *http.Request, c caller) error {
 		return wire.Failure(http.StatusNotFound, wire.ReasonNotFound, "no one waits for this answer any more")
 	}
 	if text := r.URL.Query().Get("error"); text != "" {
-		found.began <- wire.Failure(http.StatusInternalServerError, wire.ReasonInternal, "the agent of host "+host+": "+text)
+		reason := r.URL.Query().Get("reason")
+		code, ok := wire.CodeOfReason(reason)
+		if !ok || reason == wire.ReasonUnauthorized {
+			code, reason = http.StatusInternalServerError, wire.ReasonInternal
+		}
+		found.began <- wire.Failure(code, reason, "the agent of host "+host+": "+text)
 		w.WriteHeader(http.StatusNoContent)
 		return nil
 	}

@@ -2,10 +2,13 @@ package server
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/quorate/quorate/api/v1alpha1"
 	"github.com/quorate/quorate/store"
@@ -14,11 +17,23 @@ import (
 
 // memberLog reads a member's log through the agent of its host.
 func (s *Server) memberLog(w *response, r *http.Request, _ caller) error {
-	key, err := pathKey(r, v1alpha1.KindMember)
+	opts, err := logOptions(r)
 	if err != nil {
 		return err
 	}
-	opts, err := logOptions(r)
+	return s.passOn(w, r, wire.Request{Kind: wire.RequestLog, Log: opts}, "text/plain; charset=utf-8")
+}
+
+// memberMetrics reads the metrics of a member's etcd through the agent of its host:
+// they are served on the host's loopback alone.
+func (s *Server) memberMetrics(w *response, r *http.Request, _ caller) error {
+	return s.passOn(w, r, wire.Request{Kind: wire.RequestMetrics}, "text/plain; version=0.0.4; charset=utf-8")
+}
+
+// passOn asks the agent about the member of the request's path, and passes on what
+// it answers as it comes.
+func (s *Server) passOn(w *response, r *http.Request, req wire.Request, contentType string) error {
+	key, err := pathKey(r, v1alpha1.KindMember)
 	if err != nil {
 		return err
 	}
@@ -29,22 +44,57 @@ func (s *Server) memberLog(w *response, r *http.Request, _ caller) error {
 	ctx, cancel := streamContext(r.Context())
 	defer cancel()
 	w.endless()
-	log, err := s.hub.open(ctx, m.Spec.Host, wire.Request{
-		Kind: wire.RequestLog, Log: opts, Member: wire.Member{Namespace: m.Namespace, Name: m.Name, UID: m.UID},
-	})
+	req.Member = wire.Member{Namespace: m.Namespace, Name: m.Name, UID: m.UID}
+	answer, err := s.hub.open(ctx, m.Spec.Host, req)
 	if err != nil {
 		return err
 	}
-	closed := context.AfterFunc(ctx, func() { _ = log.Close() }) // a pipe closes without error
+	closed := context.AfterFunc(ctx, func() { _ = answer.Close() }) // a pipe closes without error
 	defer closed()
-	defer func() { _ = log.Close() }()
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	w.Header().Set("X-Content-Type-Options", "nosniff")
+	defer func() { _ = answer.Close() }()
+	w.Header().Set("Content-Type", contentType)
 	w.WriteHeader(http.StatusOK)
 	if err := w.flush(); err != nil {
 		return err
 	}
-	return pump(w, log)
+	return pump(w, answer)
+}
+
+// killMember has the agent kill a member's etcd, where faults are allowed, and
+// records who asked for it.
+func (s *Server) killMember(w *response, r *http.Request, c caller) error {
+	key, err := pathKey(r, v1alpha1.KindMember)
+	if err != nil {
+		return err
+	}
+	var m v1alpha1.EtcdMember
+	if err = s.opts.Store.Get(r.Context(), key, &m); err != nil {
+		return err
+	}
+	var host v1alpha1.EtcdHost
+	if err = s.opts.Store.Get(r.Context(), store.Key{Name: m.Spec.Host}, &host); err != nil {
+		return err
+	}
+	if !host.Status.FaultsAllowed {
+		return forbidden("members on host %q are not broken on purpose: start its agent with --allow-faults where that may be", host.Name)
+	}
+	answer, err := s.hub.open(r.Context(), m.Spec.Host, wire.Request{
+		Kind: wire.RequestKill, Member: wire.Member{Namespace: m.Namespace, Name: m.Name, UID: m.UID},
+	})
+	if err != nil {
+		return err
+	}
+	// What the agent says of it is all that can get lost now.
+	var killed wire.Killed
+	err = errors.Join(json.NewDecoder(io.LimitReader(answer, maxLogin)).Decode(&killed), answer.Close())
+	s.opts.Events.Record(r.Context(), store.About(&m, store.Event{
+		Time: time.Now(), Type: store.Warning, Reason: "MemberKilled", Source: "server",
+		Message: fmt.Sprintf("its etcd, pid %d on host %s, was killed as %s asked for", killed.PID, host.Name, c.name),
+	}))
+	if err != nil {
+		return unavailable("the agent of host %q killed the etcd of member %s, and broke off its answer: %v", host.Name, key, err)
+	}
+	return w.json(http.StatusOK, killed)
 }
 
 // pump copies in to w, piece by piece as they come.

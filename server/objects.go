@@ -178,11 +178,14 @@ func (s *Server) update(kind v1alpha1.Kind) handler {
 		if err != nil {
 			return err
 		}
+		if c.scope == own && kind.Kind == v1alpha1.KindMember.Kind && releasing(obj, old) {
+			obj = withFinalizersOf(old, obj)
+		}
 		copyStatus(obj, old)
 		released := onlyFinalizers(obj, old)
 		if c.scope == own && kind.Kind == v1alpha1.KindMember.Kind && (!released || !releasesMember(obj, old)) {
 			return forbidden("the token %q may change %s only by removing the finalizer %s once it is being deleted: that needs a token with the role admin",
-				c.token, store.KeyOf(obj), v1alpha1.FinalizerMember)
+				c.name, store.KeyOf(obj), v1alpha1.FinalizerMember)
 		}
 		// What is on its way out needs to satisfy no one any more.
 		if !released || old.GetDeletionTimestamp() == nil {

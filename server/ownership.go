@@ -50,6 +50,23 @@ func releasesMember(obj, old v1alpha1.Object) bool {
 	return old.GetDeletionTimestamp() != nil && slices.Equal(obj.GetFinalizers(), rest)
 }
 
+// releasing reports whether an agent lets go of a member, of which only that counts:
+// an agent that is older than the server sends the object without what it does not
+// know.
+func releasing(obj, old v1alpha1.Object) bool {
+	return releasesMember(obj, old) && len(obj.GetFinalizers()) < len(old.GetFinalizers())
+}
+
+// withFinalizersOf is a copy of obj with the finalizers of another.
+func withFinalizersOf(obj, other v1alpha1.Object) v1alpha1.Object {
+	next, ok := obj.DeepCopyObject().(v1alpha1.Object)
+	if !ok {
+		return other
+	}
+	next.SetFinalizers(other.GetFinalizers())
+	return next
+}
+
 // hasStatus reports whether objects of the kind have a status of their own.
 func hasStatus(kind v1alpha1.Kind) bool { return kind.Kind != v1alpha1.KindSecret.Kind }
 

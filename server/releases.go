@@ -53,7 +53,7 @@ func (s *Server) addRelease(w *response, r *http.Request, _ caller) error {
 		return badRequest("sha256 is %q: give the 64 hex digits of the archive's SHA-256, or leave it out", hash)
 	}
 	body := http.MaxBytesReader(w, r.Body, maxUpload)
-	added, err := s.opts.Releases.Add(r.Context(), &patient{body, w}, q.Get("version"), hash)
+	added, err := s.opts.Releases.Add(r.Context(), &patient{body, w.control, w.stall}, q.Get("version"), hash)
 	if err != nil {
 		w.hangUp()
 		return err
@@ -63,16 +63,18 @@ func (s *Server) addRelease(w *response, r *http.Request, _ caller) error {
 
 // patient reads a long body, whose sender gets a fresh while for each piece.
 type patient struct {
-	in io.Reader
-	w  *response
+	in      io.Reader
+	control *http.ResponseController
+	stall   time.Duration
 }
 
 func (p *patient) Read(b []byte) (int, error) {
 	// A connection without deadlines, as in tests, has none to set.
-	_ = p.w.control.SetReadDeadline(time.Now().Add(p.w.stall))
+	_ = p.control.SetReadDeadline(time.Now().Add(p.stall))
 	n, err := p.in.Read(b)
-	if err != nil {
-		p.w.endless()
+	// After any other end the deadline stays: the rest isn't waited for.
+	if errors.Is(err, io.EOF) {
+		_ = p.control.SetReadDeadline(time.Time{})
 	}
 	return n, err
 }

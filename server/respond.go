@@ -35,6 +35,7 @@ func (w *response) WriteHeader(code int) {
 	if w.code == 0 {
 		w.code = code
 		wire.SetPosition(w.Header(), w.position())
+		w.Header().Set("X-Content-Type-Options", "nosniff")
 	}
 	w.ResponseWriter.WriteHeader(code)
 }
@@ -46,7 +47,7 @@ func (w *response) Write(p []byte) (int, error) {
 	}
 	// A writer without deadlines, as in tests, is not a slow client.
 	_ = w.control.SetWriteDeadline(time.Now().Add(w.stall))
-	return w.ResponseWriter.Write(p)
+	return w.ResponseWriter.Write(p) //nolint:gosec // each answer names its type, which no browser may guess
 }
 
 // flush sends what was written.

@@ -41,14 +41,23 @@ func (s *Server) routes() []route {
 		route{method: "POST", path: cluster + "/clientcertificate", resource: "etcdclusters", verb: verbClient, handle: s.clientCertificate},
 		route{method: "POST", path: member + "/certificate", resource: "etcdmembers", verb: verbCertificate, handle: s.memberCertificate},
 		route{method: "GET", path: member + "/log", resource: "etcdmembers", verb: verbLog, endless: true, handle: s.memberLog},
+		route{method: "GET", path: member + "/metrics", resource: "etcdmembers", verb: verbMetrics, handle: s.memberMetrics},
+		route{method: "POST", path: member + "/kill", resource: "etcdmembers", verb: verbKill, handle: s.killMember},
 		route{method: "GET", path: wire.PathEvents, resource: "events", verb: verbList, handle: s.events},
 		route{method: "POST", path: wire.PathEvents, resource: "events", verb: verbCreate, handle: s.recordEvent},
 		route{method: "GET", path: wire.PathReleases, resource: "releases", verb: verbList, handle: s.listReleases},
 		route{method: "GET", path: wire.PathReleases + "/{digest}", resource: "releases", verb: verbGet, endless: true, handle: s.readRelease},
 		route{method: "POST", path: wire.PathReleases, resource: "releases", verb: verbCreate, endless: true, upload: true, handle: s.addRelease},
 		route{method: "GET", path: wire.PathVersion, resource: "version", verb: verbGet, handle: s.version},
+		route{method: "GET", path: wire.PathOpenAPI, resource: "documentation", verb: verbGet, handle: s.openAPI},
+		route{method: "GET", path: wire.PathDocs, resource: "documentation", verb: verbGet, handle: s.docs},
+		route{method: "GET", path: wire.PathDocFiles, resource: "documentation", verb: verbGet, handle: s.docs},
 		route{method: "POST", path: wire.PathBackup, resource: "backup", verb: verbCreate, endless: true, handle: s.backup},
 		route{method: "POST", path: wire.PathSealingKey, resource: "sealingkey", verb: verbUpdate, endless: true, handle: s.rotateKey},
+		route{method: "POST", path: wire.PathSessions, resource: "sessions", verb: verbCreate, handle: s.exchange},
+		route{method: "POST", path: wire.PathLinks, resource: "loginlinks", verb: verbCreate, handle: s.createLink},
+		route{method: "GET", path: wire.PathSession, resource: "sessions", verb: verbGet, handle: s.whoAmI},
+		route{method: "DELETE", path: wire.PathSession, resource: "sessions", verb: verbDelete, handle: s.logOut},
 		route{method: "GET", path: agent + "/requests", resource: "agents", verb: verbChannel, endless: true, handle: s.agentRequests},
 		route{method: "POST", path: agent + "/responses/{id}", resource: "agents", verb: verbChannel, endless: true, upload: true, handle: s.agentResponse},
 		route{method: "POST", path: agent + "/heartbeat", resource: "agents", verb: verbChannel, handle: s.agentHeartbeat},
@@ -96,22 +105,33 @@ func (s *Server) build() http.Handler {
 		s.finish(w, r, wire.Failure(http.StatusNotFound, wire.ReasonNotFound,
 			fmt.Sprintf("there is no route %s %s: see the API's routes in the documentation", r.Method, r.URL.Path)))
 	})
+	foreign := http.NewCrossOriginProtection()
 	return http.HandlerFunc(func(plain http.ResponseWriter, r *http.Request) {
 		w := s.newResponse(plain)
 		began := time.Now()
 		// Until a route says otherwise; also for what the server reads after an early
 		// answer. A connection without deadlines, as in tests, has none to set.
-		_ = w.control.SetReadDeadline(began.Add(requestTime))
-		c, err := s.identify(r)
-		if err == nil {
-			r = r.WithContext(context.WithValue(r.Context(), callerKey{}, c))
-			mux.ServeHTTP(w, r)
-		} else {
+		_ = w.control.SetReadDeadline(began.Add(s.patience))
+		var c caller
+		var err error
+		switch err = foreign.Check(r); {
+		case err != nil:
+			err = forbidden("%v: programs send a token, and pages of other sites may not call this server", err)
+		case r.Method == http.MethodPost && r.URL.Path == wire.PathSessions && r.Header.Get("Authorization") == "":
+			r.Pattern = "POST " + wire.PathSessions
+			err = s.logIn(w, r)
+		default:
+			if c, err = s.identify(r); err == nil {
+				r = r.WithContext(context.WithValue(r.Context(), callerKey{}, c))
+				mux.ServeHTTP(w, r)
+			}
+		}
+		if err != nil {
 			s.finish(w, r, err)
 		}
 		s.metrics.observe(r, w.code, began)
 		s.log.DebugContext(r.Context(), "request", slog.String("method", r.Method), slog.String("path", r.URL.Path),
-			slog.Int("code", w.code), slog.String("token", c.token), slog.String("remote", r.RemoteAddr),
+			slog.Int("code", w.code), slog.String("token", c.token), slog.String("name", c.name), slog.String("remote", r.RemoteAddr),
 			slog.Duration("took", time.Since(began)))
 	})
 }

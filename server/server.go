@@ -38,6 +38,9 @@ type Validator interface {
 	// Decode reads one object of the kind from JSON, strictly: a field that the kind
 	// does not have is an error.
 	Decode(kind v1alpha1.Kind, data []byte) (v1alpha1.Object, error)
+	// Read is Decode without that strictness: what the kind does not have is dropped.
+	// An agent may be newer than its server.
+	Read(kind v1alpha1.Kind, data []byte) (v1alpha1.Object, error)
 	// Default fills in what was left out.
 	Default(obj v1alpha1.Object) error
 	// Validate checks obj; old is what it replaces, or nil.
@@ -47,7 +50,7 @@ type Validator interface {
 // Events are recorded and read again.
 type Events interface {
 	store.Recorder
-	store.EventReader
+	store.EventLog
 }
 
 // Fleet knows what would be done to a cluster.
@@ -97,6 +100,9 @@ type Options struct {
 	// RotateKey replaces the key that seals Secrets, and returns how many were sealed
 	// anew. May be nil.
 	RotateKey func(ctx context.Context) (int, error)
+	// Console makes what answers every request whose path is not the API's own; it is
+	// given the API to call in this process. May be nil: such paths are not found then.
+	Console func(api http.Handler) http.Handler
 	// Hosts is told of connected agents. Default: one of the server's own.
 	Hosts *Hosts
 	// Version of Quorate.
@@ -118,9 +124,18 @@ type Server struct {
 	bound   *bindings
 	hub     *hub
 	metrics *metrics
-	// stall is stallTime, or what a test puts here.
-	stall time.Duration
-	run   sync.Once
+	// document makes the API's own description, once.
+	document func() ([]byte, error)
+	// console is nil where there is none; segments are what it leaves to the API.
+	console  http.Handler
+	segments map[string]bool
+	// wrong holds the log-ins that wait, for wrongTime, because their code was wrong.
+	wrong     chan struct{}
+	wrongTime time.Duration
+	// stall, head and patience are stallTime, headerTime and requestTime, or what a
+	// test puts here.
+	stall, head, patience time.Duration
+	run                   sync.Once
 }
 
 // New makes a server. It serves nothing yet.
@@ -144,14 +159,19 @@ func New(o Options) (*Server, error) {
 		return nil, fmt.Errorf("server: %w", err)
 	}
 	s := &Server{
-		opts: o, log: o.Logger, metrics: m, stall: stallTime,
+		opts: o, log: o.Logger, metrics: m, stall: stallTime, head: headerTime, patience: requestTime,
 		tokens: newAuthenticator(o.Store), bound: newBindings(), hub: newHub(o.Hosts),
+		wrong: make(chan struct{}, maxWrong), wrongTime: wrongTime,
 	}
+	s.document = sync.OnceValues(func() ([]byte, error) { return buildDocument(s.routes()) })
 	s.handler = s.build()
+	if o.Console != nil {
+		s.mount(o.Console(s.handler))
+	}
 	return s, nil
 }
 
-// Handler is the API without a listener. Run must be running beside it, or agents
+// Handler is the API, and the console if there is one, without a listener. Run must be running beside it, or agents
 // are told of no member.
 func (s *Server) Handler() http.Handler { return s.handler }
 
@@ -162,6 +182,7 @@ func (s *Server) Run(ctx context.Context) {
 		var wg sync.WaitGroup
 		wg.Go(func() { s.tokens.run(ctx) })
 		wg.Go(func() { s.bound.run(ctx, s.opts.Store, s.log) })
+		wg.Go(func() { s.sweepAll(ctx) })
 		wg.Wait()
 	})
 }
@@ -178,7 +199,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	detached := context.WithoutCancel(ctx)
 	hs := &http.Server{
 		Handler:           s.handler,
-		ReadHeaderTimeout: headerTime,
+		ReadHeaderTimeout: s.head,
 		IdleTimeout:       idleTime,
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),

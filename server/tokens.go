@@ -91,22 +91,39 @@ func newToken(name string, role Role, host string) (string, *v1alpha1.Secret, er
 	if err := checkName(name); err != nil {
 		return "", nil, err
 	}
+	if strings.HasPrefix(name, sessionPrefix) || strings.HasPrefix(name, codePrefix) {
+		return "", nil, fmt.Errorf("token %s: %w: names that begin with %s or %s are those of log-ins: choose another", name, store.ErrInvalid, sessionPrefix, codePrefix)
+	}
 	if err := checkRole(role, host); err != nil {
 		return "", nil, fmt.Errorf("token %s: %w: %w", name, store.ErrInvalid, err)
 	}
-	secret := make([]byte, 32)
-	_, _ = rand.Read(secret) // never fails
-	plain := tokenPrefix + "_" + name + "_" + hex.EncodeToString(secret)
-	sum := sha256.Sum256([]byte(plain))
-	s := &v1alpha1.Secret{Data: map[string][]byte{
-		tokenRole: []byte(role), tokenHash: []byte(hex.EncodeToString(sum[:])),
-	}}
+	plain := newPlain(name)
+	s := tokenSecret(name, plain, role)
+	s.Labels = map[string]string{LabelToken: "true"}
 	if host != "" {
 		s.Data[tokenHost] = []byte(host)
 	}
-	v1alpha1.SetType(s, v1alpha1.KindSecret.Kind, v1alpha1.KindSecret.APIVersion)
-	s.Namespace, s.Name, s.Labels = TokenNamespace, name, map[string]string{LabelToken: "true"}
 	return plain, s, nil
+}
+
+// newPlain makes the text of a token of that name.
+func newPlain(name string) string {
+	secret := make([]byte, 32)
+	_, _ = rand.Read(secret) // never fails
+	return tokenPrefix + "_" + name + "_" + hex.EncodeToString(secret)
+}
+
+// tokenSecret is the Secret of what is known by plain.
+func tokenSecret(name, plain string, role Role) *v1alpha1.Secret {
+	s := &v1alpha1.Secret{Data: map[string][]byte{tokenRole: []byte(role), tokenHash: []byte(hashOf(plain))}}
+	v1alpha1.SetType(s, v1alpha1.KindSecret.Kind, v1alpha1.KindSecret.APIVersion)
+	s.Namespace, s.Name = TokenNamespace, name
+	return s
+}
+
+func hashOf(plain string) string {
+	sum := sha256.Sum256([]byte(plain))
+	return hex.EncodeToString(sum[:])
 }
 
 func checkRole(role Role, host string) error {
@@ -130,6 +147,7 @@ func checkRole(role Role, host string) error {
 // while a watch of the Secrets tells it what to forget.
 type authenticator struct {
 	store store.Store
+	now   func() time.Time
 
 	mu sync.Mutex
 	// known is nil while no watch runs.
@@ -144,7 +162,7 @@ type knownToken struct {
 	until  time.Time
 }
 
-func newAuthenticator(st store.Store) *authenticator { return &authenticator{store: st} }
+func newAuthenticator(st store.Store) *authenticator { return &authenticator{store: st, now: time.Now} }
 
 // run keeps what is remembered fresh until ctx ends.
 func (a *authenticator) run(ctx context.Context) {
@@ -165,7 +183,7 @@ func (a *authenticator) forget(name string) {
 	defer a.mu.Unlock()
 	a.changes++
 	for sum, k := range a.known {
-		if k.caller.token == name {
+		if k.caller.token == name || k.caller.name == name {
 			delete(a.known, sum)
 		}
 	}
@@ -187,7 +205,7 @@ func (a *authenticator) authenticate(ctx context.Context, header string) (caller
 	k, found := a.known[sum]
 	changes := a.changes
 	a.mu.Unlock()
-	if found && time.Now().Before(k.until) {
+	if found && a.now().Before(k.until) {
 		return k.caller, nil
 	}
 	c, err := a.look(ctx, name, sum)
@@ -197,15 +215,18 @@ func (a *authenticator) authenticate(ctx context.Context, header string) (caller
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.known != nil && a.changes == changes {
-		a.known[sum] = knownToken{c, time.Now().Add(tokenFresh)}
+		k = knownToken{c, a.now().Add(tokenFresh)}
+		if c.session() && c.expires.Before(k.until) {
+			k.until = c.expires
+		}
+		a.known[sum] = k
 	}
 	return c, nil
 }
 
 // look reads the token's Secret.
 func (a *authenticator) look(ctx context.Context, name string, sum [sha256.Size]byte) (caller, error) {
-	// The text is the same for all causes, so that it tells nothing of what exists.
-	wrong := unauthorized("the token is not known here, or was revoked")
+	wrong := unknownToken()
 	var s v1alpha1.Secret
 	err := a.store.Get(ctx, store.Key{Namespace: TokenNamespace, Name: name}, &s)
 	if errors.Is(err, store.ErrNotFound) {
@@ -214,14 +235,29 @@ func (a *authenticator) look(ctx context.Context, name string, sum [sha256.Size]
 	if err != nil {
 		return caller{}, fmt.Errorf("look up the token: %w", err)
 	}
-	want, err := hex.DecodeString(string(s.Data[tokenHash]))
-	if err != nil || subtle.ConstantTimeCompare(want, sum[:]) != 1 ||
-		s.Labels[LabelToken] != "true" || s.DeletionTimestamp != nil {
+	if !isKnownBy(&s, sum) || s.Labels[LabelToken] != "true" {
 		return caller{}, wrong
 	}
-	c := caller{token: name, role: Role(s.Data[tokenRole]), host: string(s.Data[tokenHost])}
+	c := caller{token: name, name: name, role: Role(s.Data[tokenRole]), host: string(s.Data[tokenHost]), hash: string(s.Data[tokenHash])}
+	if s.Labels[LabelSession] == "true" {
+		if c, err = a.sessionOf(ctx, c, &s); err != nil {
+			return caller{}, err
+		}
+	}
 	if err := checkRole(c.role, c.host); err != nil {
 		return caller{}, unauthorized(fmt.Sprintf("the Secret of the token %q is broken: %v", name, err))
 	}
 	return c, nil
+}
+
+// isKnownBy reports whether a Secret is that of the text with that sum.
+func isKnownBy(s *v1alpha1.Secret, sum [sha256.Size]byte) bool {
+	want, err := hex.DecodeString(string(s.Data[tokenHash]))
+	return err == nil && subtle.ConstantTimeCompare(want, sum[:]) == 1 && s.DeletionTimestamp == nil
+}
+
+// unknownToken has the same text for all causes, so that it tells nothing of what
+// exists.
+func unknownToken() error {
+	return unauthorized("the token is not known here, or was revoked")
 }

@@ -18,30 +18,42 @@ func (s *Server) watch(w *response, r *http.Request, c caller, kind v1alpha1.Kin
 		defer s.bound.unsubscribe(c.host, set)
 		keys := make(chan store.Key)
 		go set.Drain(ctx, keys)
-		return stream(s, w, ctx.Done(), keys, func(k store.Key) (string, any) {
+		s.begin(w)
+		return stream(s, w, ctx.Done(), keys, func(k store.Key) message {
 			if namespace != "" && k.Namespace != namespace {
-				return "", nil
+				return message{}
 			}
-			return wire.EventDirty, wire.Key(k)
+			return message{event: wire.EventDirty, data: wire.Key(k)}
 		})
 	}
 	keys := s.opts.Store.Watch(ctx, kind, namespace)
-	return stream(s, w, ctx.Done(), keys, func(k store.Key) (string, any) {
+	s.begin(w)
+	return stream(s, w, ctx.Done(), keys, func(k store.Key) message {
 		if c.scope != all && k.Name != c.host {
-			return "", nil
+			return message{}
 		}
-		return wire.EventDirty, wire.Key(k)
+		return message{event: wire.EventDirty, data: wire.Key(k)}
 	})
 }
 
-// stream writes an event for each value of in, and heartbeats between them, until
-// in closes or done does. What encode names "" is left out. An error means that
-// the client is gone.
-func stream[T any](s *Server, w *response, done <-chan struct{}, in <-chan T, encode func(T) (string, any)) error {
+// message is one event of a stream, with the ID to go on from if there is one.
+type message struct {
+	id, event string
+	data      any
+}
+
+// begin begins a stream.
+func (s *Server) begin(w *response) {
 	w.endless()
 	w.Header().Set("Content-Type", wire.ContentTypeStream)
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(http.StatusOK)
+}
+
+// stream writes a message for each value of in, and heartbeats between them, until
+// in closes or done does. A message without an event is left out. An error means
+// that the client is gone.
+func stream[T any](s *Server, w *response, done <-chan struct{}, in <-chan T, encode func(T) message) error {
 	// The first heartbeat comes at once: it tells that the stream stands.
 	beat := time.NewTimer(0)
 	defer beat.Stop()
@@ -58,11 +70,11 @@ func stream[T any](s *Server, w *response, done <-chan struct{}, in <-chan T, en
 			if !ok {
 				return nil
 			}
-			event, data := encode(v)
-			if event == "" {
+			m := encode(v)
+			if m.event == "" {
 				continue
 			}
-			if err := wire.WriteMessage(w, event, data); err != nil {
+			if err := wire.WriteMessageID(w, m.id, m.event, m.data); err != nil {
 				return err
 			}
 		}

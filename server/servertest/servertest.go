@@ -47,26 +47,26 @@ type Fixture struct {
 
 // New starts an API on a new store and ends it with t. Tweak may change the
 // options, or be nil.
-func New(t *testing.T, tweak func(*server.Options)) *Fixture {
-	t.Helper()
-	dir := t.TempDir()
+func New(tb testing.TB, tweak func(*server.Options)) *Fixture {
+	tb.Helper()
+	dir := tb.TempDir()
 	keys, err := etcd.CreateKeyring(filepath.Join(dir, "keyring.json"), time.Now())
 	if err != nil {
-		t.Fatalf("make a keyring: %v", err)
+		tb.Fatalf("make a keyring: %v", err)
 	}
 	log := slog.New(slog.DiscardHandler)
-	st, err := etcd.Open(t.Context(), etcd.Options{Dir: filepath.Join(dir, "store"), Keyring: keys, SpoolDir: dir, Logger: log})
+	st, err := etcd.Open(tb.Context(), etcd.Options{Dir: filepath.Join(dir, "store"), Keyring: keys, SpoolDir: dir, Logger: log})
 	if err != nil {
-		t.Fatalf("open the store: %v", err)
+		tb.Fatalf("open the store: %v", err)
 	}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		if err = st.Close(); err != nil {
-			t.Errorf("close the store: %v", err)
+			tb.Errorf("close the store: %v", err)
 		}
 	})
-	epoch, err := st.Epoch(t.Context())
+	epoch, err := st.Epoch(tb.Context())
 	if err != nil {
-		t.Fatalf("read the epoch: %v", err)
+		tb.Fatalf("read the epoch: %v", err)
 	}
 	f := &Fixture{Store: st, Hosts: server.NewHosts(), Fleet: &Fleet{}}
 	opts := server.Options{
@@ -84,9 +84,9 @@ func New(t *testing.T, tweak func(*server.Options)) *Fixture {
 		tweak(&opts)
 	}
 	if f.Server, err = server.New(opts); err != nil {
-		t.Fatalf("make the server: %v", err)
+		tb.Fatalf("make the server: %v", err)
 	}
-	ctx, stop := context.WithCancel(t.Context())
+	ctx, stop := context.WithCancel(tb.Context())
 	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)
@@ -99,7 +99,7 @@ func New(t *testing.T, tweak func(*server.Options)) *Fixture {
 		handler.ServeHTTP(w, r)
 	}))
 	f.URL = f.HTTP.URL
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		stop()
 		<-stopped
 		f.HTTP.CloseClientConnections()
@@ -129,33 +129,33 @@ func (f *Fixture) Claim(p *store.Position) {
 }
 
 // Token makes a token.
-func (f *Fixture) Token(t *testing.T, role server.Role, host string) string {
-	t.Helper()
+func (f *Fixture) Token(tb testing.TB, role server.Role, host string) string {
+	tb.Helper()
 	f.mu.Lock()
 	f.tokens++
 	name := fmt.Sprintf("%s-%d", role, f.tokens)
 	f.mu.Unlock()
-	plain, err := server.EnsureToken(t.Context(), f.Store, name, role, host)
+	plain, err := server.EnsureToken(tb.Context(), f.Store, name, role, host)
 	if err != nil {
-		t.Fatalf("make the token %s: %v", name, err)
+		tb.Fatalf("make the token %s: %v", name, err)
 	}
 	return plain
 }
 
 // Client makes a client with a token of its own.
-func (f *Fixture) Client(t *testing.T, role server.Role, host string, opts remote.Options) *remote.Client {
-	t.Helper()
-	return f.ClientAt(t, f.URL, f.Token(t, role, host), opts)
+func (f *Fixture) Client(tb testing.TB, role server.Role, host string, opts remote.Options) *remote.Client {
+	tb.Helper()
+	return f.ClientAt(tb, f.URL, f.Token(tb, role, host), opts)
 }
 
 // ClientAt makes a client that reaches the API by another way.
-func (f *Fixture) ClientAt(t *testing.T, url, token string, opts remote.Options) *remote.Client {
-	t.Helper()
+func (f *Fixture) ClientAt(tb testing.TB, url, token string, opts remote.Options) *remote.Client {
+	tb.Helper()
 	c, err := remote.New(remote.Config{Server: url, Token: token}, opts)
 	if err != nil {
-		t.Fatalf("make a client: %v", err)
+		tb.Fatalf("make a client: %v", err)
 	}
-	t.Cleanup(c.Close)
+	tb.Cleanup(c.Close)
 	return c
 }
 
@@ -184,14 +184,14 @@ func Host(name string) *v1alpha1.EtcdHost {
 }
 
 // Create stores objects.
-func (f *Fixture) Create(t *testing.T, objs ...v1alpha1.Object) {
-	t.Helper()
+func (f *Fixture) Create(tb testing.TB, objs ...v1alpha1.Object) {
+	tb.Helper()
 	for _, obj := range objs {
 		if err := (server.Schema{}).Default(obj); err != nil {
-			t.Fatalf("default: %v", err)
+			tb.Fatalf("default: %v", err)
 		}
-		if err := f.Store.Create(t.Context(), obj); err != nil {
-			t.Fatalf("create: %v", err)
+		if err := f.Store.Create(tb.Context(), obj); err != nil {
+			tb.Fatalf("create: %v", err)
 		}
 	}
 }
@@ -217,7 +217,8 @@ func (*Fleet) Plan(_ context.Context, key store.Key, proposed *v1alpha1.EtcdClus
 // View shows one member that answers.
 func (*Fleet) View(_ context.Context, key store.Key) (v1alpha1.ClusterView, error) {
 	return v1alpha1.ClusterView{
-		Namespace: key.Namespace, Cluster: key.Name, State: v1alpha1.StateHealthy, Leader: key.Name + "-0",
+		Namespace: key.Namespace, Cluster: key.Name, AskedAt: v1alpha1.MicroTime{Time: time.Now()},
+		State: v1alpha1.StateHealthy, Leader: key.Name + "-0",
 		Members: []v1alpha1.MemberView{{Name: key.Name + "-0", Healthy: true, Answered: true, Role: v1alpha1.RoleLeader}},
 	}, nil
 }
