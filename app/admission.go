@@ -30,7 +30,8 @@ func (a admission) admit(ctx context.Context, obj, old v1alpha1.Object) error {
 		}
 	}
 	c, ok := obj.(*v1alpha1.EtcdCluster)
-	if !ok || old != nil {
+	// An observed cluster runs what it runs.
+	if !ok || old != nil || c.Observed() {
 		return nil
 	}
 	return a.version(c.Spec.Version)
@@ -106,7 +107,7 @@ func (a admission) secret(ctx context.Context, s *v1alpha1.Secret) error {
 	}
 	for _, o := range clusters {
 		c, ok := o.(*v1alpha1.EtcdCluster)
-		if !ok {
+		if !ok || c.Observed() {
 			continue
 		}
 		generated := c.Spec.TLS.Mode == v1alpha1.TLSGenerated && s.Name == c.Name+"-ca"

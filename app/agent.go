@@ -36,6 +36,8 @@ type AgentOptions struct {
 	Zone    string
 	// FirstPort is where members' ports are looked for first; 2379 by default.
 	FirstPort int32
+	// AllowFaults lets members be broken on purpose, for those who ask the server to.
+	AllowFaults bool
 	// Joined is called once the server has taken the agent's first report; may be nil.
 	Joined func()
 	Logger *slog.Logger
@@ -81,7 +83,7 @@ func RunAgent(ctx context.Context, opts AgentOptions) (err error) {
 	a := agent.New(agent.Options{
 		Host: opts.Host, Spec: v1alpha1.EtcdHostSpec{Address: opts.Address, Names: opts.Names, Zone: opts.Zone},
 		Store: client, Recorder: client, Driver: drv, Channel: channel{client},
-		Joined: opts.Joined, Logger: opts.Logger,
+		AllowFaults: opts.AllowFaults, Joined: opts.Joined, Logger: opts.Logger,
 	})
 	err = a.Run(ctx)
 	if flushErr := seen.Flush(); err == nil {
@@ -117,8 +119,9 @@ type channel struct{ client *remote.Client }
 // Serve implements agent.Channel.
 func (c channel) Serve(ctx context.Context, hostName string, answer agent.Answer) error {
 	c.client.Serve(ctx, hostName, func(ctx context.Context, r remote.Request) (io.ReadCloser, error) {
-		return answer(ctx, store.Key{Namespace: r.Member.Namespace, Name: r.Member.Name}, r.Member.UID, driver.LogOptions{
-			Source: driver.LogSource(r.Log.Source), Tail: r.Log.Tail, Follow: r.Log.Follow,
+		return answer(ctx, agent.Request{
+			Action: agent.Action(r.Kind), Member: store.Key{Namespace: r.Member.Namespace, Name: r.Member.Name}, UID: r.Member.UID,
+			Log: driver.LogOptions{Source: driver.LogSource(r.Log.Source), Tail: r.Log.Tail, Follow: r.Log.Follow},
 		})
 	})
 	return ctx.Err()

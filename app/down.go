@@ -13,6 +13,7 @@ import (
 	"github.com/quorate/quorate/api/v1alpha1"
 	"github.com/quorate/quorate/driver/host"
 	"github.com/quorate/quorate/driver/host/supervisor"
+	"github.com/quorate/quorate/store"
 )
 
 // DownOptions say what to bring down.
@@ -39,7 +40,7 @@ func Down(ctx context.Context, opts DownOptions) error {
 	p := paths(opts.DataDir)
 	was, err := readUp(p)
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("no `quorate up` is running or was left behind on %s: name its directory with --data-dir", opts.DataDir)
+		return fmt.Errorf("no `quorate up` is running or was left behind on %s: name its directory with --data-dir: %w", opts.DataDir, store.ErrNotFound)
 	}
 	if err != nil {
 		return err

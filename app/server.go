@@ -63,6 +63,8 @@ type Server struct {
 	clusters *fleet.ClusterController
 	hosts    *server.Hosts
 	client   remote.Config
+	// ending is closed when Run is about to end.
+	ending chan struct{}
 }
 
 // NewServer opens the store and the API's listener. Close it, or Run it.
@@ -70,7 +72,7 @@ func NewServer(ctx context.Context, opts ServerOptions) (_ *Server, err error) {
 	if opts.Listen == "" {
 		opts.Listen = DefaultListen
 	}
-	s := &Server{opts: opts, paths: paths(opts.DataDir), hosts: server.NewHosts(), pool: etcd.NewPool()}
+	s := &Server{opts: opts, paths: paths(opts.DataDir), hosts: server.NewHosts(), pool: etcd.NewPool(), ending: make(chan struct{})}
 	if opts.SealingKeyFile == "" {
 		s.opts.SealingKeyFile = s.paths.sealingKey()
 	}
@@ -173,6 +175,7 @@ func (s *Server) compose(releases catalog) (err error) {
 		Store: s.store, Etcd: fleet.NewProber(s.pool, authority), Authority: authority, Releases: releases,
 		Recorder: s.store, Logger: s.opts.Logger,
 	})
+	var noConsole error
 	s.api, err = server.New(server.Options{
 		Store: s.store, Events: s.store, Position: s.position, Validator: server.Schema{},
 		Admit: admission{store: s.store, releases: releases}.admit,
@@ -183,8 +186,9 @@ func (s *Server) compose(releases catalog) (err error) {
 		},
 		RotateKey: s.store.RotateKey,
 		Hosts:     s.hosts, Version: version.Version(), Logger: s.opts.Logger,
+		Console: s.console(&noConsole),
 	})
-	return err
+	return errors.Join(err, noConsole)
 }
 
 // position of the store. Its epoch was read when it was opened, and only a restore
@@ -232,6 +236,7 @@ func (s *Server) URL() string {
 func (s *Server) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	context.AfterFunc(ctx, func() { close(s.ending) })
 	var wg sync.WaitGroup
 	clusters := fleet.Runner{
 		Name: "cluster", Reconcile: s.clusters.Reconcile, Workers: 8, Logger: s.opts.Logger,
@@ -246,6 +251,7 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	wg.Go(func() { clusters.Run(ctx) })
 	wg.Go(func() { hosts.Run(ctx) })
+	wg.Go(func() { s.importedRunner().Run(ctx) })
 	failed := make(chan error, 1)
 	wg.Go(func() {
 		failed <- s.api.Serve(ctx, s.listener)

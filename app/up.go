@@ -51,7 +51,8 @@ type UpOptions struct {
 	// Ephemeral uses a directory that is removed in the end.
 	Ephemeral bool
 	Logger    *slog.Logger
-	// Progress is told what happens; it must not block.
+	// Progress is told what happens; it must not block, save for asking for the details
+	// of what is ready.
 	Progress func(UpProgress)
 }
 
@@ -72,6 +73,8 @@ type UpReady struct {
 	DataDir string
 	Server  string
 	Seconds float64
+	// Details asks for more of it, for a second at most.
+	Details func(context.Context) UpDetails
 }
 
 // upRecord names the process of `up`, for `down`.
@@ -258,7 +261,7 @@ func (u *upRun) start(ctx, agentCtx context.Context, agents *sync.WaitGroup, age
 	agents.Go(func() {
 		err := RunAgent(agentCtx, AgentOptions{
 			DataDir: u.opts.DataDir, Client: client, Host: upHost, Address: upAddress, Logger: u.opts.Logger,
-			Joined: func() { close(u.joined) }, FirstPort: firstPort(u.opts.DataDir),
+			AllowFaults: true, Joined: func() { close(u.joined) }, FirstPort: firstPort(u.opts.DataDir),
 		})
 		if err != nil && agentCtx.Err() == nil {
 			*agentErr = err
@@ -330,12 +333,12 @@ func (u *upRun) declare(ctx context.Context) error {
 	err := u.srv.store.Get(ctx, u.key(), have)
 	if err == nil {
 		if u.opts.Members != 0 && int32(u.opts.Members) != have.Spec.Replicas { //nolint:gosec // a handful
-			return fmt.Errorf("cluster %s exists with %d members, and scaling is not part of this release: leave out --members, or choose another --data-dir",
-				have.Name, have.Spec.Replicas)
+			return fmt.Errorf("cluster %s exists with %d members, and scaling is not part of this release: leave out --members, or choose another --data-dir: %w",
+				have.Name, have.Spec.Replicas, store.ErrInvalid)
 		}
 		if u.opts.Version != "" && u.opts.Version != have.Spec.Version {
-			return fmt.Errorf("cluster %s exists with etcd %s, and upgrades are not part of this release: leave out --version, or choose another --data-dir",
-				have.Name, have.Spec.Version)
+			return fmt.Errorf("cluster %s exists with etcd %s, and upgrades are not part of this release: leave out --version, or choose another --data-dir: %w",
+				have.Name, have.Spec.Version, store.ErrInvalid)
 		}
 		u.opts.Progress(UpProgress{Text: fmt.Sprintf("cluster %s found, with %d members", have.Name, have.Spec.Replicas), Done: true})
 		return nil
@@ -490,5 +493,6 @@ func (u *upRun) ready(ctx context.Context, c *v1alpha1.EtcdCluster) (*UpReady, e
 			r.Members = append(r.Members, m)
 		}
 	}
+	r.Details = func(ctx context.Context) UpDetails { return u.details(ctx, r.Members) }
 	return r, nil
 }

@@ -1,0 +1,158 @@
+package web
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/quorate/quorate/api/v1alpha1"
+	"github.com/quorate/quorate/store"
+)
+
+// Sizes of whole-page lists.
+const (
+	listedTasks  = 200
+	listedEvents = 200
+)
+
+type hostRow struct {
+	Host    *v1alpha1.EtcdHost
+	Ready   *v1alpha1.Condition
+	Members []*v1alpha1.EtcdMember
+	Running int
+}
+
+type hostsData struct {
+	frame
+
+	Hosts []hostRow
+}
+
+func (c *console) hostsPage(v *visit) error {
+	ctx, cancel := v.bounded()
+	defer cancel()
+	d := hostsData{frame: c.frame(v, "hosts", "").with("quorate get hosts")}
+	hosts, err := v.api.List(ctx, v1alpha1.KindHost, store.ListOptions{})
+	if err != nil {
+		return err
+	}
+	members, err := v.api.List(ctx, v1alpha1.KindMember, store.ListOptions{})
+	if err != nil {
+		return err
+	}
+	for _, obj := range hosts {
+		if h, ok := obj.(*v1alpha1.EtcdHost); ok {
+			d.Hosts = append(d.Hosts, hostRowOf(h, members))
+		}
+	}
+	return c.pages.render(v, http.StatusOK, "hosts", d)
+}
+
+func hostRowOf(h *v1alpha1.EtcdHost, members []v1alpha1.Object) hostRow {
+	r := hostRow{Host: h, Ready: v1alpha1.FindCondition(h.Status.Conditions, v1alpha1.ConditionReady)}
+	for _, obj := range members {
+		m, ok := obj.(*v1alpha1.EtcdMember)
+		if !ok || m.Spec.Host != h.Name {
+			continue
+		}
+		r.Members = append(r.Members, m)
+		if m.Status.Phase == v1alpha1.MemberRunning {
+			r.Running++
+		}
+	}
+	return r
+}
+
+type hostData struct {
+	frame
+	hostRow
+
+	Events []store.Event
+}
+
+func (c *console) hostPage(v *visit) error {
+	ctx, cancel := v.bounded()
+	defer cancel()
+	host := &v1alpha1.EtcdHost{}
+	name := v.r.PathValue("name")
+	if err := v.api.Get(ctx, store.Key{Name: name}, host); err != nil {
+		return err
+	}
+	members, err := v.api.List(ctx, v1alpha1.KindMember, store.ListOptions{})
+	if err != nil {
+		return err
+	}
+	events, err := v.api.Events(ctx, store.EventOptions{Kind: v1alpha1.KindHost.Kind, Name: name})
+	if err != nil {
+		return err
+	}
+	return c.pages.render(v, http.StatusOK, "host", hostData{
+		frame: c.frame(v, "host", name).with("quorate describe host " + name), hostRow: hostRowOf(host, members),
+		Events: latest(events, shownEvents),
+	})
+}
+
+// schedule keeps new members away from a host, or lets them come again.
+func (c *console) schedule(v *visit) error {
+	ctx, cancel := v.bounded()
+	defer cancel()
+	name := v.r.PathValue("name")
+	away := v.r.PostFormValue("unschedulable") == "true"
+	err := store.Mutate(ctx, v.api, store.Key{Name: name}, &v1alpha1.EtcdHost{}, func(h *v1alpha1.EtcdHost) (bool, error) {
+		changed := h.Spec.Unschedulable != away
+		h.Spec.Unschedulable = away
+		return changed, nil
+	})
+	if err != nil {
+		return err
+	}
+	return v.redirect("/hosts/" + name)
+}
+
+type tasksData struct {
+	frame
+
+	Tasks []*v1alpha1.EtcdTask
+	Phase string
+	Total int
+}
+
+func (c *console) tasksPage(v *visit) error {
+	ctx, cancel := v.bounded()
+	defer cancel()
+	d := tasksData{frame: c.frame(v, "tasks", "").with("quorate get tasks -A"), Phase: v.r.URL.Query().Get("phase")}
+	list, err := tasks(ctx, v, store.ListOptions{})
+	if err != nil {
+		return err
+	}
+	if d.Phase == "open" {
+		list = slices.DeleteFunc(list, func(t *v1alpha1.EtcdTask) bool { return t.Finished() })
+	}
+	d.Total = len(list)
+	d.Tasks = list[:min(len(list), listedTasks)]
+	return c.pages.render(v, http.StatusOK, "tasks", d)
+}
+
+type activityData struct {
+	frame
+
+	Events       []store.Event
+	Type, Search string
+}
+
+func (c *console) activityPage(v *visit) error {
+	ctx, cancel := v.bounded()
+	defer cancel()
+	q := v.r.URL.Query()
+	d := activityData{frame: c.frame(v, "activity", "").with("quorate events -w -A"), Type: q.Get("type"), Search: strings.TrimSpace(q.Get("q"))}
+	events, err := v.api.Events(ctx, store.EventOptions{})
+	if err != nil {
+		return err
+	}
+	events = slices.DeleteFunc(events, func(e store.Event) bool {
+		text := strings.ToLower(strings.Join([]string{e.Namespace, e.Name, e.Cluster, e.Reason, e.Message}, " "))
+		return d.Type != "" && string(e.Type) != d.Type || !strings.Contains(text, strings.ToLower(d.Search))
+	})
+	d.Events = latest(events, listedEvents)
+	return c.pages.render(v, http.StatusOK, "activity", d)
+}
