@@ -18,6 +18,8 @@ PKG      ?= ./...
 RUN      ?=
 ONLY     ?=
 FUZZTIME ?= 30s
+# Where make browser puts its pictures.
+SCREENSHOTS ?= .cache/screenshots
 # How many packages are built and tested at once: many tests run real etcd
 # processes, which need the rest.
 P        ?= 2
@@ -29,6 +31,8 @@ TOOLS     := $(CURDIR)/.cache/tools/$(TOOLS_KEY)
 GOLANGCI  := $(TOOLS)/golangci-lint
 GENERATOR := $(TOOLS)/controller-gen
 GOTESTSUM := $(TOOLS)/gotestsum
+# Its own module, so that a change to it does not have the others built again.
+NFPM      := $(CURDIR)/.cache/tools/nfpm-$(shell { go env GOVERSION; cat tools/dist/go.mod tools/dist/go.sum; } | cksum | cut -d' ' -f1)
 
 # The race detector needs a C compiler.
 CC_FOUND := $(shell command -v "$$(go env CC)" 2>/dev/null)
@@ -52,6 +56,10 @@ up: build ## Build, then run a cluster on this machine until Ctrl-C; ARGS='--mem
 build: ## Build bin/quorate, a static binary.
 	@CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/quorate ./cmd/quorate
 
+.PHONY: dist
+dist: $(NFPM) ## Make what is published, in dist/: tar.gz, deb and rpm for amd64 and arm64, SHA256SUMS.
+	@VERSION='$(VERSION)' LDFLAGS='$(LDFLAGS)' NFPM='$(NFPM)' deploy/dist.sh
+
 ##@ Check
 
 .PHONY: check
@@ -64,10 +72,11 @@ check: ## All that must hold before a change lands: lint, fmt-check, generate-ch
 	if [[ -n $$failed ]]; then echo "check: failed:$$failed" >&2; exit 1; fi
 
 .PHONY: check-slow
-check-slow: $(GOTESTSUM) etcd-releases ## What takes too long for every change: fuzzing, older etcds, all tests three times shuffled, prove-ground.
+check-slow: $(GOTESTSUM) etcd-releases etcd-debian ## What takes too long for every change: fuzzing, older etcds, all tests three times shuffled, the console in a browser, prove-ground.
 	@$(MAKE) fuzz
-	@QUORATE_ETCD_RELEASES=$(CURDIR)/.cache/etcd $(TESTENV) $(GOTESTSUM) --format pkgname -- -run TestOlderEtcd -count 1 -timeout 20m ./test/e2e
+	@QUORATE_ETCD_RELEASES=$(CURDIR)/.cache/etcd $(TESTENV) $(GOTESTSUM) --format pkgname -- -run TestOlderEtcd -count 1 -timeout 20m ./test/e2e ./inspect
 	@$(TESTENV) $(GOTESTSUM) --format pkgname -- $(RACE) -p $(P) -count 3 -shuffle on -timeout 60m $(PKG)
+	@$(MAKE) browser
 	@$(MAKE) prove-ground
 
 # Etcds of other minors, which the tests run besides the one that is linked in.
@@ -81,6 +90,15 @@ etcd-releases: $(OLDER_ETCD:%=.cache/etcd/%/etcd) ## Build the older etcds that 
 		&& printf '//go:build tools\n\npackage older\n\nimport _ "go.etcd.io/etcd/server/v3"\n' > older.go \
 		&& go get go.etcd.io/etcd/server/v3@v$* && go mod tidy \
 		&& CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o ../etcd go.etcd.io/etcd/server/v3
+
+# Debian's etcd 3.4, unpacked and not installed, so that no service is started.
+# Quorate does not run it, it only looks at such clusters.
+DEBIAN_ETCD := .cache/etcd-debian/3.4.23/etcd
+.PHONY: etcd-debian
+etcd-debian: $(DEBIAN_ETCD) ## Fetch Debian's etcd 3.4, which doctor and import are tested with.
+$(DEBIAN_ETCD):
+	@mkdir -p $(@D) && cd $(@D) && apt-get download -q etcd-server && dpkg -x etcd-server_3.4.23-*.deb . \
+		&& mv usr/bin/etcd etcd && rm -rf usr lib var etc etcd-server_*.deb
 
 # gotestsum ends with the tests that were skipped, each with its reason, the
 # failures, and a line with the counts; nothing may be printed after it.
@@ -111,6 +129,14 @@ bench: ## Run the Go benchmarks; PKG=./fleet/...
 prove-ground: build ## Show on real processes what the ground promises, a line each; ONLY=name runs one.
 	@go run ./test/prove ground
 
+.PHONY: browser
+browser: ## Drive the console in Chromium, and put pictures of every page into SCREENSHOTS.
+	@QUORATE_SCREENSHOTS='$(abspath $(SCREENSHOTS))' go test -count 1 -timeout 20m -v ./test/browser
+
+.PHONY: prove-faces
+prove-faces: build ## Show what the command line, the API and the console promise, a line each (over an hour); ONLY=name runs one.
+	@go run ./test/prove faces
+
 .PHONY: lint
 lint: $(GOLANGCI) ## Run golangci-lint.
 	@$(GOLANGCI) run --allow-parallel-runners ./...
@@ -138,7 +164,8 @@ generate: $(GENERATOR) ## Write the deepcopy functions and the CRDs from api/v1a
 	@$(GENERATOR) object paths=./api/... crd:crdVersions=v1 output:crd:dir=api/schema/crds
 
 .PHONY: docs
-docs: ## Check the Markdown: links, and the paths and make targets it names.
+docs: ## Write docs/reference from the commands, and check the Markdown: links, and the paths and make targets it names.
+	@go test -count 1 -run '^TestReference$$' ./cli -update
 	@go test -count 1 -run '^TestDocs' .
 
 .PHONY: clean
@@ -158,3 +185,7 @@ $(GOLANGCI) $(GENERATOR) $(GOTESTSUM):
 	@echo "Building $(@F) (once; golangci-lint takes minutes)"
 	@mkdir -p $(TOOLS)
 	@cd tools && CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o $@ $(PACKAGE)
+
+$(NFPM):
+	@mkdir -p $(@D)
+	@cd tools/dist && CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o $@ github.com/goreleaser/nfpm/v2/cmd/nfpm

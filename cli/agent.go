@@ -20,6 +20,7 @@ running when the agent ends, and the next agent finds them.
 
 Its token must have been made for the host of that name.`,
 		Example: `  quorate agent --server https://quorate.example.com:7379 --token-file token --address 10.0.0.7
+  quorate agent --address 10.0.0.7 --allow-faults
   quorate agent --host db1 --address 10.0.0.7 --names db1.example.com --zone a`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -44,6 +45,7 @@ Its token must have been made for the host of that name.`,
 	f.StringVar(&o.Address, "address", "", "IP address that members listen on and are reached at")
 	f.StringSliceVar(&o.Names, "names", nil, "DNS names of this machine, for the members' certificates")
 	f.StringVar(&o.Zone, "zone", "", "zone that this machine stands in")
+	f.BoolVar(&o.AllowFaults, "allow-faults", false, "let members of this machine be killed on purpose, for admins who ask the server to")
 	return cmd
 }
 

@@ -28,6 +28,14 @@ const (
 // maxConflicts is how often an apply begins again when others write the same object.
 const maxConflicts = 10
 
+var applyForms = []string{outTable, outName, outJSON, outYAML, outJSONPath}
+
+type applyOptions struct {
+	files  []string
+	dryRun bool
+	output string
+}
+
 // extensions are those that a directory is searched for.
 var extensions = []string{".yaml", ".yml", ".json"}
 
@@ -38,8 +46,7 @@ type source struct {
 }
 
 func applyCommand(e *env) *cobra.Command {
-	var files []string
-	var dryRun bool
+	var o applyOptions
 	cmd := &cobra.Command{
 		Use:   "apply -f FILE",
 		Short: "Create or change objects as files say",
@@ -49,25 +56,36 @@ others have set stays.
 
 All files are read and checked before anything is written. An unknown or mistyped
 field is an error that names its path. -f may be given several times and takes
-directories; "-" is the standard input.`,
+directories; "-" is the standard input. "quorate diff" shows beforehand what would
+change.`,
 		Example: `  quorate apply -f playground.yaml
   quorate apply -f clusters/ --dry-run
+  quorate apply -f playground.yaml -o yaml
   quorate get cluster playground -o yaml | quorate apply -f -`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if len(files) == 0 {
+			if len(o.files) == 0 {
 				return usagef(cmd, "-f is missing: the file or directory to apply, or - for the standard input")
 			}
-			return e.apply(cmd, files, dryRun)
+			return e.apply(cmd, o)
 		},
 	}
-	cmd.Flags().StringArrayVarP(&files, "filename", "f", nil, "file or directory to apply; - for the standard input")
-	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only have the server check it, and say what would be done")
+	filesFlag(cmd, &o.files, "file or directory to apply")
+	cmd.Flags().BoolVar(&o.dryRun, "dry-run", false, "only have the server check it, and say what would be done")
+	outputFlag(cmd, &o.output, applyForms...)
 	return cmd
 }
 
-func (e *env) apply(cmd *cobra.Command, files []string, dryRun bool) error {
-	sources, err := e.readSources(cmd, files)
+// filesFlag adds -f.
+func filesFlag(cmd *cobra.Command, to *[]string, what string) {
+	cmd.Flags().StringArrayVarP(to, "filename", "f", nil, what+"; - for the standard input")
+}
+
+func (e *env) apply(cmd *cobra.Command, o applyOptions) error {
+	if err := checkOutput(cmd, o.output, applyForms...); err != nil {
+		return err
+	}
+	sources, err := e.readSources(cmd, o.files)
 	if err != nil {
 		return err
 	}
@@ -77,24 +95,35 @@ func (e *env) apply(cmd *cobra.Command, files []string, dryRun bool) error {
 	}
 	ctx := cmd.Context()
 	// Everything is tried before anything is done, so that no half of it stays.
-	if len(sources) > 1 && !dryRun {
-		if err := e.applyAll(ctx, c.DryRun(), sources, nil); err != nil {
+	if len(sources) > 1 && !o.dryRun {
+		done := e.slowly(fmt.Sprintf("checking %d objects", len(sources)))
+		err = e.applyAll(ctx, c.DryRun(), sources, nil)
+		done()
+		if err != nil {
 			return fmt.Errorf("nothing was applied: %w", err)
 		}
 	}
 	note := ""
-	if dryRun {
+	if o.dryRun {
 		c, note = c.DryRun(), " (dry run)"
 	}
-	return e.applyAll(ctx, c, sources, func(s source, what string) {
-		e.printf("%s %s%s\n", label(v1alpha1.KindOf(s.doc.Object), s.doc.Object.GetName()), what, note)
+	var applied []v1alpha1.Object
+	err = e.applyAll(ctx, c, sources, func(obj v1alpha1.Object, what string) {
+		applied = append(applied, obj)
+		if o.output == outTable {
+			e.printf("%s %s%s\n", label(v1alpha1.KindOf(obj), obj.GetName()), what, note)
+		}
 	})
+	if o.output == outTable || len(applied) == 0 {
+		return err
+	}
+	return errors.Join(err, e.printObjects(applied, shown{form: o.output, single: len(sources) == 1}))
 }
 
-func (*env) applyAll(ctx context.Context, c *remote.Client, sources []source, done func(s source, what string)) error {
+func (*env) applyAll(ctx context.Context, c *remote.Client, sources []source, done func(obj v1alpha1.Object, what string)) error {
 	var errs []error
 	for _, s := range sources {
-		what, err := applyOne(ctx, c, s.doc)
+		obj, what, err := applyOne(ctx, c, s.doc)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %s: %w", s.file, label(v1alpha1.KindOf(s.doc.Object), s.doc.Object.GetName()), err))
 			if errors.Is(err, store.ErrUnavailable) {
@@ -103,14 +132,14 @@ func (*env) applyAll(ctx context.Context, c *remote.Client, sources []source, do
 			continue
 		}
 		if done != nil {
-			done(s, what)
+			done(obj, what)
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// applyOne merges a document into what is stored, and writes that.
-func applyOne(ctx context.Context, c *remote.Client, doc schema.Document) (string, error) {
+// applyOne merges a document into what is stored, writes that, and returns it.
+func applyOne(ctx context.Context, c *remote.Client, doc schema.Document) (v1alpha1.Object, string, error) {
 	ctx, cancel := call(ctx)
 	defer cancel()
 	kind := v1alpha1.KindOf(doc.Object)
@@ -119,14 +148,14 @@ func applyOne(ctx context.Context, c *remote.Client, doc schema.Document) (strin
 		err := c.Get(ctx, store.KeyOf(doc.Object), live)
 		missing := errors.Is(err, store.ErrNotFound)
 		if err != nil && !missing {
-			return "", err
+			return nil, "", err
 		}
 		if missing {
 			live = nil
 		}
 		obj, changed, err := schema.ThreeWay(live, doc)
 		if err != nil {
-			return "", err
+			return nil, "", err
 		}
 		what := wasConfigured
 		switch {
@@ -134,7 +163,7 @@ func applyOne(ctx context.Context, c *remote.Client, doc schema.Document) (strin
 			what = wasCreated
 			err = c.Create(ctx, obj)
 		case !changed:
-			return wasUnchanged, nil
+			return live, wasUnchanged, nil
 		default:
 			err = c.Update(ctx, obj)
 		}
@@ -145,7 +174,7 @@ func applyOne(ctx context.Context, c *remote.Client, doc schema.Document) (strin
 		if errors.Is(err, store.ErrConflict) && doc.Object.GetResourceVersion() != "" {
 			err = fmt.Errorf("%w: its spec has changed since the file was made, if only by applying that file: get it anew, or take metadata.resourceVersion out of the file to merge into what is there", err)
 		}
-		return what, err
+		return obj, what, err
 	}
 }
 

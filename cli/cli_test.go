@@ -150,7 +150,7 @@ func TestOwnFlags(t *testing.T) {
 	} {
 		e := newEnv([]string{"quorate"}, Stdio{In: eof{}, Out: io.Discard, Err: io.Discard})
 		e.namespace = defaultNamespace
-		cluster, _, rest, err := e.ownFlags(etcdctlCommand(e), tc.args)
+		cluster, _, rest, err := e.ownFlags(etcdctlCommand(e), tc.args, nil)
 		if (err != nil) != tc.fails {
 			t.Errorf("%q: %v", tc.args, err)
 			continue

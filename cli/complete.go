@@ -22,11 +22,6 @@ func complete(cmd *cobra.Command, flag string, values ...string) {
 	_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, noFiles|cobra.ShellCompDirectiveNoSpace))
 }
 
-// completeWith is complete with values that are asked for.
-func completeWith(cmd *cobra.Command, flag string, f cobra.CompletionFunc) {
-	_ = cmd.RegisterFlagCompletionFunc(flag, f)
-}
-
 // completeObjects offers kinds, then names.
 func (e *env) completeObjects(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 	if len(args) == 0 {
@@ -61,6 +56,11 @@ func (e *env) completeLogs(cmd *cobra.Command, args []string, _ string) ([]strin
 		return nil, noFiles
 	}
 	return append(e.names(cmd.Context(), v1alpha1.KindMember, nil), e.names(cmd.Context(), v1alpha1.KindCluster, nil)...), noFiles
+}
+
+// completeClusters completes -c. It can't fail: the command has that flag.
+func (e *env) completeClusters(cmd *cobra.Command) {
+	_ = cmd.RegisterFlagCompletionFunc("cluster", e.completeClusterFlag)
 }
 
 // completeClusterFlag offers the names of clusters for a flag.

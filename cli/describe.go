@@ -65,7 +65,12 @@ func (e *env) describe(ctx context.Context, c *remote.Client, t target) error {
 	opts := store.EventOptions{Namespace: t.key.Namespace, Kind: t.kind.Kind, Name: t.key.Name}
 	if t.kind.Kind == v1alpha1.KindCluster.Kind {
 		opts = store.EventOptions{Namespace: t.key.Namespace, Cluster: t.key.Name}
-		if err = e.describeCluster(ctx, c, t.key); err != nil {
+		if cluster, ok := obj.(*v1alpha1.EtcdCluster); ok && cluster.Observed() {
+			err = e.describeObserved(ctx, c, t.key)
+		} else {
+			err = e.describeCluster(ctx, c, t.key)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -180,6 +185,17 @@ func (e *env) describeCluster(ctx context.Context, c *remote.Client, key store.K
 		return err
 	}
 	return e.describeTasks(ctx, c, key)
+}
+
+// describeObserved shows the members of a cluster that others run as they answer now:
+// there are no objects of them, and no plan.
+func (e *env) describeObserved(ctx context.Context, c *remote.Client, key store.Key) error {
+	v, err := viewOf(ctx, c, key)
+	if err != nil {
+		return err
+	}
+	e.heading("Members")
+	return e.indented(func(in *env) error { return in.printCluster(false, false, v) })
 }
 
 func (e *env) describePlan(ctx context.Context, c *remote.Client, key store.Key) error {

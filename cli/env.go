@@ -65,8 +65,10 @@ func (e *env) bind(root *cobra.Command) {
 // printf writes to stdout. A reader that has gone away is no failure of ours.
 func (e *env) printf(format string, args ...any) { _, _ = fmt.Fprintf(e.Out, format, args...) }
 
-// errorf writes to stderr.
-func (e *env) errorf(format string, args ...any) { _, _ = fmt.Fprintf(e.Err, format, args...) }
+// errorf writes to stderr. Commands that it names are written as they can be typed.
+func (e *env) errorf(format string, args ...any) {
+	_, _ = io.WriteString(e.Err, e.typed(fmt.Sprintf(format, args...)))
+}
 
 // orEnv is a flag's value, or that of the variable that stands for it.
 func orEnv(value, variable string) string {

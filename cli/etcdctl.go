@@ -1,7 +1,9 @@
 package cli
 
 import (
+	"context"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -13,6 +15,8 @@ import (
 
 	"github.com/quorate/quorate/api/v1alpha1"
 	"github.com/quorate/quorate/pki"
+	"github.com/quorate/quorate/store"
+	"github.com/quorate/quorate/store/remote"
 )
 
 // etcdctlTTL is how long the client certificate of one call lives: as long as a
@@ -30,10 +34,12 @@ code are etcdctl's.
 
 Flags of quorate (-c, -n, --data-dir, --server, --token-file, --ca-file) go first;
 everything behind them is given to etcdctl as it stands. What you set yourself
-(--endpoints, --cacert, --cert, --key) is not filled in.`,
+(--endpoints, --cacert, --cert, --key) is not filled in. For "snapshot save", which
+takes one member's, a healthy follower is chosen.`,
 		Example: `  quorate etcdctl -c playground put hello world
+  quorate etcdctl -c playground snapshot save playground.db
   quorate etcdctl -c playground get --prefix -w json ''
-  quorate etcdctl -c playground -n prod endpoint status -w table`,
+  quorate etcdctl -c playground endpoint status -w table`,
 		DisableFlagParsing: true,
 		ValidArgsFunction: func(cmd *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
 			if len(args) > 0 && (args[len(args)-1] == "-c" || args[len(args)-1] == "--cluster") {
@@ -47,13 +53,15 @@ everything behind them is given to etcdctl as it stands. What you set yourself
 	}
 }
 
-// ownFlags takes quorate's own flags off the front of what was given.
-func (e *env) ownFlags(cmd *cobra.Command, args []string) (cluster string, help bool, rest []string, err error) {
+// ownFlags takes quorate's own flags off the front of what was given; more are those
+// of the command.
+func (e *env) ownFlags(cmd *cobra.Command, args []string, more map[string]*string) (cluster string, help bool, rest []string, err error) {
 	own := map[string]*string{
 		"-c": &cluster, "--cluster": &cluster, "-n": &e.namespace, "--namespace": &e.namespace,
 		"--data-dir": &e.dataDir, "--server": &e.server, "--token-file": &e.tokenFile, "--ca-file": &e.caFile,
 		"-v": &e.level, "--log-level": &e.level,
 	}
+	maps.Copy(own, more)
 	for len(args) > 0 {
 		name, value, joined := strings.Cut(args[0], "=")
 		switch {
@@ -75,7 +83,7 @@ func (e *env) ownFlags(cmd *cobra.Command, args []string) (cluster string, help 
 }
 
 func (e *env) etcdctl(cmd *cobra.Command, args []string) error {
-	name, help, rest, err := e.ownFlags(cmd, args)
+	name, help, rest, err := e.ownFlags(cmd, args, nil)
 	if err != nil {
 		return err
 	}
@@ -90,28 +98,72 @@ func (e *env) etcdctl(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	key := e.cluster(name)
-	private, err := pki.NewKey()
+	cluster, err := readCluster(cmd.Context(), c, key)
 	if err != nil {
 		return err
 	}
-	csr, err := pki.NewRequest(private, "quorate etcdctl")
-	if err != nil {
-		return err
+	if cluster.Spec.Suspended && !has(rest, "--endpoints") {
+		return named(target{v1alpha1.KindCluster, key}, refuseSuspended(cluster))
 	}
-	ctx, cancel := call(cmd.Context())
-	defer cancel()
-	bundle, endpoints, err := c.ClientCertificate(ctx, key, csr, etcdctlTTL)
+	pass, err := passTo(cmd.Context(), c, cluster, etcdctlTTL)
 	if err != nil {
 		return named(target{v1alpha1.KindCluster, key}, err)
 	}
-	if len(endpoints) == 0 {
-		return fmt.Errorf("%s has no members that listen yet: `quorate describe cluster %s` says why", label(v1alpha1.KindCluster, key.Name), key.Name)
+	endpoints := pass.endpoints
+	if pass.serverName != "" {
+		e.errorf("etcdctl looks for the URL's host in the certificates, not for %s, spec.import.serverName: if it refuses them, give --endpoints with that name\n", pass.serverName)
 	}
-	filled, err := fill(rest, endpoints, bundle, private)
+	if len(endpoints) == 0 {
+		return fmt.Errorf("%s has no members that listen yet: `quorate describe cluster %s%s` says why", label(v1alpha1.KindCluster, key.Name), key.Name, inNamespace(key.Namespace))
+	}
+	if wantsOne(rest) && !has(rest, "--endpoints") && len(endpoints) > 1 {
+		if endpoints, err = e.oneEndpoint(cmd.Context(), c, key); err != nil {
+			return err
+		}
+	}
+	filled, err := fill(rest, endpoints, pass.bundle, pass.key)
 	if err != nil {
 		return err
 	}
+	if pass.user != "" && !has(rest, "--user") {
+		return replaceBy(nameEtcdctl, append(filled, rest...), "ETCDCTL_USER="+pass.user, "ETCDCTL_PASSWORD="+pass.password)
+	}
 	return replaceBy(nameEtcdctl, append(filled, rest...))
+}
+
+// wantsOne reports whether etcdctl refuses several endpoints for what it is to do: a
+// snapshot is that of one member.
+func wantsOne(args []string) bool {
+	for i, a := range args[:max(0, len(args)-1)] {
+		if a == "snapshot" && args[i+1] == "save" {
+			return true
+		}
+	}
+	return false
+}
+
+// oneEndpoint chooses the member that is asked: a healthy follower, since the leader
+// has the most to do, or else any that is healthy.
+func (e *env) oneEndpoint(ctx context.Context, c *remote.Client, key store.Key) ([]string, error) {
+	v, err := viewOf(ctx, c, key)
+	if err != nil {
+		return nil, err
+	}
+	var chosen *v1alpha1.MemberView
+	for i, m := range v.Members {
+		if !m.Healthy || m.Endpoint == "" || m.Role == v1alpha1.RoleLearner {
+			continue
+		}
+		if chosen == nil || chosen.Role == v1alpha1.RoleLeader && m.Role == v1alpha1.RoleFollower {
+			chosen = &v.Members[i]
+		}
+	}
+	if chosen == nil {
+		return nil, fmt.Errorf("%s has no healthy member to take a snapshot of: `quorate status %s%s` says why, and --endpoints chooses one all the same",
+			label(v1alpha1.KindCluster, key.Name), key.Name, inNamespace(key.Namespace))
+	}
+	e.errorf("the snapshot is taken of %s (%s)\n", chosen.Name, strings.ToLower(string(chosen.Role)))
+	return []string{chosen.Endpoint}, nil
 }
 
 // fill makes the flags that the user has not given. Certificate and key lie in
@@ -121,18 +173,16 @@ func fill(given, endpoints []string, bundle pki.Bundle, key []byte) ([]string, e
 	if !has(given, "--endpoints") {
 		flags = append(flags, "--endpoints="+strings.Join(endpoints, ","))
 	}
-	if len(bundle.Certificate) == 0 {
-		return flags, nil
-	}
 	files := []struct {
 		flag string
 		data []byte
 	}{{"--cacert", bundle.CA}, {"--cert", bundle.Certificate}, {"--key", key}}
-	if has(given, "--cert") || has(given, "--key") {
+	// A key without its certificate is of no use.
+	if has(given, "--cert") || has(given, "--key") || len(bundle.Certificate) == 0 {
 		files = files[:1]
 	}
 	for _, f := range files {
-		if has(given, f.flag) {
+		if has(given, f.flag) || len(f.data) == 0 {
 			continue
 		}
 		path, err := memoryFile(strings.TrimLeft(f.flag, "-"), f.data)
@@ -167,14 +217,14 @@ func memoryFile(name string, data []byte) (string, error) {
 
 // replaceBy makes this process another program of this binary: its input, output,
 // signals and exit code are that program's from then on. It returns only if that
-// fails.
-func replaceBy(name string, args []string) error {
+// fails. More are variables for it, where an argument could be read by others.
+func replaceBy(name string, args []string, more ...string) error {
 	environ := slices.DeleteFunc(os.Environ(), func(v string) bool {
 		// Etcdctl refuses to start when one of these stands beside its flag.
 		return slices.ContainsFunc([]string{"ENDPOINTS", "CACERT", "CERT", "KEY", "API"}, func(n string) bool {
 			return strings.HasPrefix(v, "ETCDCTL_"+n+"=")
 		})
 	})
-	err := syscall.Exec("/proc/self/exe", append([]string{name}, args...), environ) //nolint:gosec // this binary
+	err := syscall.Exec("/proc/self/exe", append([]string{name}, args...), append(environ, more...)) //nolint:gosec // this binary
 	return fmt.Errorf("run %s: %w", name, err)
 }

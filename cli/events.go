@@ -21,6 +21,7 @@ type eventOptions struct {
 	cluster string
 	all     bool
 	watch   bool
+	after   string
 	output  string
 }
 
@@ -30,7 +31,10 @@ func eventsCommand(e *env) *cobra.Command {
 		Use:   "events",
 		Short: "Show what happened, oldest first",
 		Long: `Show what happened to clusters, members and hosts, oldest first. With -w it goes on
-with what happens from now on. Events are kept for a week.`,
+with what happens from now on, and misses nothing when the connection breaks. Events
+are kept for a week.
+
+Each event has an ID, which -o json shows: -w --after ID goes on behind it.`,
 		Example: `  quorate events
   quorate events -c playground -w
   quorate events -A -o json`,
@@ -38,6 +42,9 @@ with what happens from now on. Events are kept for a week.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := checkOutput(cmd, o.output, eventForms...); err != nil {
 				return err
+			}
+			if o.after != "" && !o.watch {
+				return usagef(cmd, "--after says from where to go on, which needs --watch")
 			}
 			if o.watch && o.output == outYAML {
 				return usagef(cmd, "--watch writes lines: use -o table or -o json with it")
@@ -49,8 +56,9 @@ with what happens from now on. Events are kept for a week.`,
 	f.StringVarP(&o.cluster, "cluster", "c", "", "only what concerns a cluster, its members and tasks")
 	f.BoolVarP(&o.all, "all-namespaces", "A", false, "events of all namespaces")
 	f.BoolVarP(&o.watch, "watch", "w", false, "go on with what happens from now on")
+	f.StringVar(&o.after, "after", "", "with --watch: only what happened after the event of that ID")
 	outputFlag(cmd, &o.output, eventForms...)
-	completeWith(cmd, "cluster", e.completeClusterFlag)
+	e.completeClusters(cmd)
 	return cmd
 }
 
@@ -63,17 +71,21 @@ func (e *env) events(ctx context.Context, o eventOptions) error {
 	if o.all {
 		opts.Namespace = ""
 	}
-	events, err := recent(ctx, c, opts)
+	if o.after != "" {
+		return e.watchEvents(ctx, c, opts, nil, o)
+	}
+	events, after, err := eventsAt(ctx, c, opts)
 	if err != nil {
 		return err
 	}
+	o.after = after
 	if len(events) == 0 && opts.Cluster != "" {
 		if err := e.clusterExists(ctx, c, opts); err != nil {
 			return err
 		}
 	}
 	if o.watch {
-		return e.watchEvents(ctx, c, opts, events, o.output)
+		return e.watchEvents(ctx, c, opts, events, o)
 	}
 	if o.output != outTable {
 		return e.printValue(o.output, map[string]any{"kind": "EventList", "apiVersion": "v1", "items": events})
@@ -109,9 +121,15 @@ func (e *env) clusterExists(ctx context.Context, c *remote.Client, opts store.Ev
 // recent reads the events of a namespace. Hosts have none: what concerns them is
 // shown with those of all namespaces.
 func recent(ctx context.Context, c *remote.Client, opts store.EventOptions) ([]store.Event, error) {
+	events, _, err := eventsAt(ctx, c, opts)
+	return events, err
+}
+
+// eventsAt is recent, and returns the place from which a watch goes on.
+func eventsAt(ctx context.Context, c *remote.Client, opts store.EventOptions) ([]store.Event, string, error) {
 	ctx, cancel := call(ctx)
 	defer cancel()
-	return c.Events(ctx, opts)
+	return c.EventsAt(ctx, opts)
 }
 
 func (e *env) printEvents(events []store.Event) error {
@@ -124,11 +142,11 @@ func (e *env) printEvents(events []store.Event) error {
 }
 
 // watchEvents prints events line by line, since widths to come are not known.
-func (e *env) watchEvents(ctx context.Context, c *remote.Client, opts store.EventOptions, before []store.Event, form string) error {
+func (e *env) watchEvents(ctx context.Context, c *remote.Client, opts store.EventOptions, before []store.Event, o eventOptions) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	show := func(ev store.Event) error {
-		if form == outJSON {
+		if o.output == outJSON {
 			raw, err := json.Marshal(ev)
 			if err != nil {
 				return err
@@ -144,7 +162,7 @@ func (e *env) watchEvents(ctx context.Context, c *remote.Client, opts store.Even
 			return err
 		}
 	}
-	for ev := range c.WatchEvents(ctx, opts) {
+	for ev := range c.WatchEventsAfter(ctx, opts, o.after) {
 		if err := show(ev); err != nil {
 			return err
 		}

@@ -22,6 +22,9 @@ const (
 	exitRefused     = 4
 	exitUnreachable = 5
 	exitTimedOut    = 6
+	exitDiffers     = 7
+	exitWarning     = 10
+	exitCritical    = 11
 )
 
 const exitCodesText = `Exit codes are part of the interface: scripts may rely on them.
@@ -31,8 +34,12 @@ const exitCodesText = `Exit codes are part of the interface: scripts may rely on
   2  wrong usage: an unknown command or flag, a missing argument
   3  not found: no object of that name, or no cluster to talk to
   4  refused: invalid, in conflict with what is stored, or not allowed
-  5  the server can't be reached, or its store can't answer
+  5  the server can't be reached, or its store can't answer; quorate doctor: no
+     member answers
   6  timed out while waiting
+  7  quorate diff: what is stored differs from the files
+ 10  quorate doctor: its worst finding is a warning
+ 11  quorate doctor: its worst finding is critical
 
 quorate etcdctl ends with the code of etcdctl. When several objects fail for
 different reasons, the code is that of the first.`
@@ -45,6 +52,8 @@ var (
 	errTimedOut = errors.New("timed out")
 	// errCancelled: a person said no, or pressed Ctrl-C.
 	errCancelled = errors.New("cancelled")
+	// errDiffers: a comparison found a difference, which was printed.
+	errDiffers = errors.New("they differ")
 	// errNoServer: nothing says how a server is reached.
 	errNoServer = errors.New("no server is known")
 )
@@ -74,6 +83,14 @@ func exitCode(err error) int {
 		return exitOK
 	case errors.Is(err, errTimedOut):
 		return exitTimedOut
+	case errors.Is(err, errDiffers):
+		return exitDiffers
+	case errors.Is(err, errWarning):
+		return exitWarning
+	case errors.Is(err, errCritical):
+		return exitCritical
+	case errors.Is(err, errNobody):
+		return exitUnreachable
 	case errors.Is(err, store.ErrNotFound):
 		return exitNotFound
 	case errors.Is(err, store.ErrInvalid), errors.Is(err, schema.ErrInvalid), errors.Is(err, store.ErrConflict),
@@ -87,6 +104,9 @@ func exitCode(err error) int {
 
 // errorText is an error as it is printed: further lines are indented.
 func errorText(err error) string {
+	if errors.Is(err, errDiffers) || isVerdict(err) {
+		return ""
+	}
 	if errors.Is(err, context.Canceled) && !errors.Is(err, store.ErrUnavailable) {
 		err = errCancelled
 	}

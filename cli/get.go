@@ -17,20 +17,28 @@ var getForms = []string{outTable, outWide, outJSON, outYAML, outName, outJSONPat
 type getOptions struct {
 	all      bool
 	selector string
+	watch    bool
 	output   string
 }
 
 func getCommand(e *env) *cobra.Command {
 	var o getOptions
 	cmd := &cobra.Command{
-		Use:   "get KIND [NAME...]",
+		Use:   "get KIND[,KIND...] [NAME...]",
 		Short: "Show objects in a table, or as they are stored",
 		Long: `Show one, several or all objects of a kind: clusters, members, hosts, tasks or
 secrets. Kinds have short names (qec, qem, qeh, qet), and KIND/NAME works as well.
+Several kinds are parted by commas; "all" is all of them but secrets.
+
+With -w it goes on with what changes: a row each in a table, and with -o json a line
+each, {"type":"ADDED|MODIFIED|DELETED","object":{...}}, as Kubernetes writes them.
 
 What -o yaml prints for one object can be edited and given to "quorate apply".`,
 		Example: `  quorate get clusters
+  quorate get clusters,members
+  quorate get all -A
   quorate get members -o wide
+  quorate get members -w
   quorate get members -l quorate.io/cluster=playground
   quorate get cluster playground -o yaml > playground.yaml
   quorate get cluster playground -o jsonpath='{.status.endpoints[0]}'`,
@@ -42,8 +50,34 @@ What -o yaml prints for one object can be edited and given to "quorate apply".`,
 	}
 	cmd.Flags().BoolVarP(&o.all, "all-namespaces", "A", false, "objects of all namespaces")
 	cmd.Flags().StringVarP(&o.selector, "selector", "l", "", "labels that the objects must carry, such as a=b,c=d")
+	cmd.Flags().BoolVarP(&o.watch, "watch", "w", false, "go on with what changes from now on")
 	outputFlag(cmd, &o.output, getForms...)
 	return cmd
+}
+
+// wanted is what a command asks for: objects by name, or all of some kinds.
+type wanted struct {
+	kinds []v1alpha1.Kind
+	named []target
+}
+
+// wants reads KIND[,KIND...] [NAME...], or KIND/NAME....
+func (e *env) wants(cmd *cobra.Command, args []string) (wanted, error) {
+	if strings.Contains(args[0], "/") || len(args) > 1 && !strings.Contains(args[0], ",") {
+		_, found, err := e.targets(cmd, args)
+		w := wanted{named: found}
+		for _, t := range found {
+			if !slices.ContainsFunc(w.kinds, func(k v1alpha1.Kind) bool { return k.Kind == t.kind.Kind }) {
+				w.kinds = append(w.kinds, t.kind)
+			}
+		}
+		return w, err
+	}
+	kinds, err := kindList(cmd, args[0])
+	if err == nil && len(args) > 1 {
+		err = usagef(cmd, "%q is a name, and there are several kinds: write KIND/NAME for each object", args[1])
+	}
+	return wanted{kinds: kinds}, err
 }
 
 func (e *env) get(cmd *cobra.Command, args []string, o getOptions) error {
@@ -54,33 +88,67 @@ func (e *env) get(cmd *cobra.Command, args []string, o getOptions) error {
 	if err != nil {
 		return err
 	}
-	kind, found, err := e.targets(cmd, args)
+	w, err := e.wants(cmd, args)
 	if err != nil {
 		return err
 	}
-	if len(found) > 0 && (o.all || o.selector != "") {
+	if len(w.named) > 0 && (o.all || o.selector != "") {
 		return usagef(cmd, "-A and -l choose among all objects, and names were given")
 	}
-	if slices.ContainsFunc(found, func(t target) bool { return t.kind.Kind != kind.Kind }) {
-		return usagef(cmd, "name objects of one kind at a time")
+	if o.watch && len(w.kinds) > 1 {
+		return usagef(cmd, "--watch shows one kind at a time, and %d were given", len(w.kinds))
 	}
 	c, err := e.connect()
 	if err != nil {
 		return err
 	}
-	objs, err := e.find(cmd.Context(), c, kind, found, store.ListOptions{Namespace: e.listNamespace(kind, o.all), Labels: labels})
+	s := shown{form: o.output, namespaces: o.all, single: len(w.named) == 1, labelled: len(w.kinds) > 1}
+	if o.watch {
+		return e.watch(cmd.Context(), c, w, store.ListOptions{Namespace: e.listNamespace(w.kinds[0], o.all), Labels: labels}, s)
+	}
+	objs, err := e.findAll(cmd.Context(), c, w, o.all, labels)
 	if err != nil {
 		return err
 	}
 	if len(objs) == 0 && (o.output == outTable || o.output == outWide) {
-		where := ""
-		if kind.Namespaced && !o.all {
-			where = " in namespace " + e.namespace
-		}
-		e.errorf("there are no %s%s\n", kind.Plural, where)
+		e.errorf("%s\n", e.nothing(w.kinds, o.all))
 		return nil
 	}
-	return e.printObjects(kind, objs, shown{form: o.output, namespaces: o.all, single: len(found) == 1})
+	return e.printObjects(objs, s)
+}
+
+// findAll reads what is asked for, kind by kind.
+func (e *env) findAll(ctx context.Context, c *remote.Client, w wanted, all bool, labels map[string]string) ([]v1alpha1.Object, error) {
+	defer e.slowly("reading from " + c.Server())()
+	var objs []v1alpha1.Object
+	for _, kind := range w.kinds {
+		found, err := e.find(ctx, c, kind, w.of(kind), store.ListOptions{Namespace: e.listNamespace(kind, all), Labels: labels})
+		if err != nil {
+			return nil, err
+		}
+		objs = append(objs, found...)
+	}
+	return objs, nil
+}
+
+// of are the named objects of a kind.
+func (w wanted) of(kind v1alpha1.Kind) []target {
+	return slices.DeleteFunc(slices.Clone(w.named), func(t target) bool { return t.kind.Kind != kind.Kind })
+}
+
+// nothing says that there is none of some kinds.
+func (e *env) nothing(kinds []v1alpha1.Kind, all bool) string {
+	names := make([]string, 0, len(kinds))
+	namespaced := false
+	for _, k := range kinds {
+		names = append(names, k.Plural)
+		namespaced = namespaced || k.Namespaced
+	}
+	text := "there are no " + strings.Join(names, ", ")
+	if namespaced && !all {
+		text += " in namespace " + e.namespace
+	}
+	return text
 }
 
 func (e *env) listNamespace(kind v1alpha1.Kind, all bool) string {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -48,6 +49,28 @@ func kindNames() []string {
 		names = append(names, name)
 	}
 	return names
+}
+
+// groupAll stands for all kinds that belong to clusters, as kubectl's does for its
+// own: Secrets must be asked for by name.
+const groupAll = "all"
+
+// kindList reads KIND[,KIND...] or all.
+func kindList(cmd *cobra.Command, text string) ([]v1alpha1.Kind, error) {
+	if strings.EqualFold(text, groupAll) {
+		return slices.DeleteFunc(v1alpha1.Kinds(), func(k v1alpha1.Kind) bool { return k.Kind == v1alpha1.KindSecret.Kind }), nil
+	}
+	var kinds []v1alpha1.Kind
+	for name := range strings.SplitSeq(text, ",") {
+		kind, err := kindArg(cmd, strings.TrimSpace(name))
+		if err != nil {
+			return nil, err
+		}
+		if !slices.ContainsFunc(kinds, func(k v1alpha1.Kind) bool { return k.Kind == kind.Kind }) {
+			kinds = append(kinds, kind)
+		}
+	}
+	return kinds, nil
 }
 
 // targets reads KIND NAME…, or KIND/NAME…, where no name may mean all.

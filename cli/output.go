@@ -68,10 +68,12 @@ type shown struct {
 	namespaces bool
 	// single prints an object by itself rather than in a List.
 	single bool
+	// labelled puts the kind before each name.
+	labelled bool
 }
 
-// printObjects writes objects of one kind.
-func (e *env) printObjects(kind v1alpha1.Kind, objs []v1alpha1.Object, s shown) error {
+// printObjects writes objects; those of one kind stand together.
+func (e *env) printObjects(objs []v1alpha1.Object, s shown) error {
 	switch {
 	case s.form == outName:
 		for _, o := range objs {
@@ -95,7 +97,29 @@ func (e *env) printObjects(kind v1alpha1.Kind, objs []v1alpha1.Object, s shown) 
 		e.printf("%s\n", strings.TrimSuffix(text, "\n"))
 		return nil
 	}
-	return e.printTable(kind, objs, s)
+	kinds, of := groups(objs)
+	for i, kind := range kinds {
+		if i > 0 {
+			e.printf("\n")
+		}
+		if err := e.printTable(kind, of[kind.Kind], s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// groups sorts objects by kind, in the order in which the kinds first come.
+func groups(objs []v1alpha1.Object) (kinds []v1alpha1.Kind, of map[string][]v1alpha1.Object) {
+	of = map[string][]v1alpha1.Object{}
+	for _, obj := range objs {
+		kind := v1alpha1.KindOf(obj)
+		if _, ok := of[kind.Kind]; !ok {
+			kinds = append(kinds, kind)
+		}
+		of[kind.Kind] = append(of[kind.Kind], obj)
+	}
+	return kinds, of
 }
 
 func (e *env) printStructured(objs []v1alpha1.Object, s shown) error {
@@ -113,36 +137,52 @@ func (e *env) printStructured(objs []v1alpha1.Object, s shown) error {
 }
 
 func (e *env) printTable(kind v1alpha1.Kind, objs []v1alpha1.Object, s shown) error {
-	columns, err := tableColumns(kind, s.form == outWide)
+	g, err := tableOf(kind, objs, s)
 	if err != nil {
 		return err
 	}
+	return g.write(e.Out, 0)
+}
+
+// tableOf is the table of objects of one kind.
+func tableOf(kind v1alpha1.Kind, objs []v1alpha1.Object, s shown) (grid, error) {
+	columns, err := tableColumns(kind, s.form == outWide)
 	g := grid{}
+	if err != nil {
+		return g, err
+	}
 	if s.namespaces && kind.Namespaced {
 		g.header = append(g.header, "namespace")
 	}
 	g.header = append(g.header, "name")
 	for _, c := range columns {
+		if c.Type == "date" {
+			g.ages = append(g.ages, len(g.header))
+		}
 		g.header = append(g.header, c.Name)
 	}
 	now := time.Now()
 	for _, o := range objs {
 		cells, err := schema.EvalColumns(o, columns)
 		if err != nil {
-			return err
+			return g, err
 		}
 		for i, c := range columns {
 			if c.Type == "date" {
 				cells[i] = ageOf(cells[i], now)
 			}
 		}
-		r := []string{o.GetName()}
+		name := o.GetName()
+		if s.labelled {
+			name = label(kind, name)
+		}
+		r := []string{name}
 		if s.namespaces && kind.Namespaced {
-			r = []string{o.GetNamespace(), o.GetName()}
+			r = []string{o.GetNamespace(), name}
 		}
 		g.add(append(r, cells...)...)
 	}
-	return g.write(e.Out, 0)
+	return g, nil
 }
 
 // ageOf is how long ago a time in RFC 3339 was.

@@ -82,7 +82,9 @@ func (e *env) plan(cmd *cobra.Command, args []string, o planOptions) error {
 	if err != nil {
 		return err
 	}
+	done := e.slowly("asking for the plan")
 	p, err := planFrom(cmd.Context(), c, key, doc)
+	done()
 	if err != nil {
 		return err
 	}

@@ -6,11 +6,16 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"time"
 )
 
 const (
 	clearLine = "\r\x1b[K"
+	bold      = "\x1b[1m"
+	dim       = "\x1b[2m"
+	red       = "\x1b[31m"
 	green     = "\x1b[32m"
+	cyan      = "\x1b[36m"
 	yellow    = "\x1b[33m"
 	noColour  = "\x1b[0m"
 )
@@ -87,6 +92,30 @@ func (p *progress) Write(b []byte) (int, error) {
 		p.live = true
 	}
 	return n, err
+}
+
+// patience is how long a command may take before it says what it does.
+const patience = 2 * time.Second
+
+// slowly says what is under way once it has taken a while; done takes that back.
+func (e *env) slowly(what string) (done func()) {
+	p := newProgress(e)
+	var mu sync.Mutex
+	over := false
+	timer := time.AfterFunc(patience, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if !over {
+			p.step(what + "…")
+		}
+	})
+	return func() {
+		timer.Stop()
+		mu.Lock()
+		defer mu.Unlock()
+		over = true
+		p.done()
+	}
 }
 
 // painted colours text where out may be coloured.

@@ -129,7 +129,9 @@ func (e *env) addRelease(ctx context.Context, from string, o releaseAddOptions) 
 	if err != nil {
 		return err
 	}
+	done := e.slowly("checking the release in " + from)
 	r, err := checkRelease(ctx, catalog, from, o)
+	done()
 	if err != nil {
 		return err
 	}
@@ -137,7 +139,9 @@ func (e *env) addRelease(ctx context.Context, from string, o releaseAddOptions) 
 		e.printf("etcd %s (%s, %s) would be added (dry run)\n", r.Version, r.Platform, r.Digest)
 		return nil
 	}
+	done = e.slowly("sending etcd " + r.Version + " to the server")
 	added, err := uploadRelease(ctx, c, catalog, r)
+	done()
 	if err != nil {
 		return fmt.Errorf("add etcd %s: %w", r.Version, err)
 	}

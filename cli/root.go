@@ -63,17 +63,33 @@ prints what to try next.`,
 			root.AddCommand(c)
 		}
 	}
-	add(groupStart, upCommand(e), downCommand(e), etcdctlCommand(e))
-	add(groupObjects, getCommand(e), describeCommand(e), applyCommand(e), deleteCommand(e), explainCommand(e))
-	add(groupChange, planCommand(e), suspendCommand(e), resumeCommand(e), restartCommand(e))
-	add(groupWatch, waitCommand(e), logsCommand(e), eventsCommand(e))
+	add(groupStart, upCommand(e), downCommand(e), statusCommand(e), consoleCommand(e), importCommand(e), etcdctlCommand(e))
+	add(groupObjects, getCommand(e), describeCommand(e), applyCommand(e), diffCommand(e), editCommand(e),
+		labelCommand(e), deleteCommand(e), explainCommand(e))
+	add(groupChange, planCommand(e), suspendCommand(e), resumeCommand(e), restartCommand(e), certCommand(e), hostCommand(e))
+	add(groupWatch, waitCommand(e), logsCommand(e), eventsCommand(e), doctorCommand(e))
 	add(groupRun, serverCommand(e), agentCommand(e), releaseCommand(e))
-	add(groupMore, versionCommand(e))
+	add(groupMore, etcdutlCommand(e), versionCommand(e))
 	root.SetHelpCommand(helpCommand(root))
 	root.SetHelpCommandGroupID(groupMore)
 	root.SetCompletionCommandGroupID(groupMore)
 	root.AddCommand(memberCommand(e), &cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exitCodesText})
+	completionExamples(root)
 	return root
+}
+
+// completionExamples adds to the commands that cobra makes what all others have.
+func completionExamples(root *cobra.Command) {
+	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() {
+		if c.Name() != "completion" {
+			continue
+		}
+		c.Example = "  quorate completion bash > quorate.bash"
+		for _, shell := range c.Commands() {
+			shell.Example = "  quorate completion " + shell.Name() + " > quorate." + shell.Name()
+		}
+	}
 }
 
 var flagName = regexp.MustCompile(`--([a-z][a-z-]*)" flag`)

@@ -100,7 +100,9 @@ func (e *env) serverBackup(cmd *cobra.Command, file string, overwrite bool) erro
 	if err != nil {
 		return err
 	}
+	done := e.slowly("reading the store and checking what was read")
 	m, err := saveBackup(file, from)
+	done()
 	if err != nil {
 		return fmt.Errorf("back up the store to %s: %w", file, err)
 	}
@@ -124,7 +126,9 @@ func (e *env) serverBackupOut(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
+	done := e.slowly("reading the store and checking what was read")
 	m, err := passBackup(e.Out, from)
+	done()
 	if err != nil {
 		return fmt.Errorf("back up the store to the standard output: %w: throw away what was written", err)
 	}
@@ -167,7 +171,9 @@ func (e *env) serverRestore(ctx context.Context, o app.ServerRestoreOptions) (er
 	if o.DataDir, err = filepath.Abs(e.home()); err != nil {
 		return err
 	}
+	done := e.slowly("making the store from the backup")
 	r, err := app.RestoreServer(ctx, o)
+	done()
 	if err != nil {
 		return err
 	}
@@ -225,7 +231,9 @@ backups only.`,
 				}
 				return verr
 			}
+			done := e.slowly("sealing every Secret with a new key")
 			n, err := c.RotateKey(cmd.Context())
+			done()
 			if err != nil {
 				return err
 			}

@@ -1,7 +1,9 @@
 package cli
 
 import (
+	"cmp"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/jedib0t/go-pretty/v6/table"
@@ -15,31 +17,60 @@ const minWrap = 16
 type grid struct {
 	header []string
 	rows   [][]string
+	// none stands for an empty cell; "-" by default.
+	none string
+	// ages are the indexes of the columns that change by themselves.
+	ages []int
 	// wrap are the indexes of the columns that are folded to fit a terminal.
 	wrap []int
 }
 
 func (g *grid) add(cells ...string) { g.rows = append(g.rows, cells) }
 
-// write prints the table. An empty cell is shown as "-".
+// lasting is a row without what changes by itself.
+func (g *grid) lasting(row int) string {
+	var text strings.Builder
+	for i, c := range g.rows[row] {
+		if !slices.Contains(g.ages, i) {
+			text.WriteString(c + "\x00")
+		}
+	}
+	return text.String()
+}
+
+// widths are the columns' as write prints them.
+func (g *grid) widths() []int {
+	list := make([]int, len(g.header))
+	for i, h := range g.header {
+		list[i] = len([]rune(h))
+		for _, r := range g.rows {
+			if i < len(r) {
+				list[i] = max(list[i], len([]rune(r[i])))
+			}
+		}
+	}
+	return list
+}
+
+// write prints the table.
 func (g *grid) write(w io.Writer, terminal int) error {
 	t := table.NewWriter()
 	t.SetStyle(plain())
 	t.SuppressTrailingSpaces()
 	t.SetColumnConfigs(g.columns(terminal))
-	t.AppendHeader(row(g.header))
+	t.AppendHeader(row(g.header, ""))
 	for _, cells := range g.rows {
-		t.AppendRow(row(cells))
+		t.AppendRow(row(cells, cmp.Or(g.none, "-")))
 	}
 	_, err := io.WriteString(w, t.Render()+"\n")
 	return err
 }
 
-func row(cells []string) table.Row {
+func row(cells []string, none string) table.Row {
 	r := make(table.Row, len(cells))
 	for i, c := range cells {
 		if c == "" {
-			c = "-"
+			c = none
 		}
 		r[i] = c
 	}

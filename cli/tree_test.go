@@ -2,6 +2,8 @@ package cli
 
 import (
 	"bytes"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -12,15 +14,19 @@ import (
 // mutating are the commands that change something and must be able to only say what
 // they would do. Plan --accept asks instead.
 var mutating = []string{
-	"quorate apply", "quorate delete", "quorate down", "quorate release add", "quorate restart", "quorate resume",
+	"quorate apply", "quorate cert issue", "quorate delete", "quorate down", "quorate edit", "quorate host cordon",
+	"quorate host uncordon", "quorate import", "quorate label", "quorate release add", "quorate restart", "quorate resume",
 	"quorate server restore", "quorate server rotate-key", "quorate server token", "quorate suspend",
 }
 
 // harmless are the others: they only read, or run until they are told to stop.
 var harmless = []string{
-	"quorate", "quorate agent", "quorate describe", "quorate etcdctl", "quorate events", "quorate explain", "quorate get",
-	"quorate logs", "quorate member", "quorate plan", "quorate release", "quorate release list", "quorate server",
-	"quorate server backup", "quorate up", "quorate version", "quorate wait",
+	"quorate completion", "quorate completion bash", "quorate completion fish", "quorate completion powershell", "quorate completion zsh",
+	"quorate", "quorate agent", "quorate cert", "quorate cert list", "quorate console", "quorate describe",
+	"quorate diff", "quorate doctor", "quorate etcdctl", "quorate etcdutl", "quorate events", "quorate explain", "quorate get",
+	"quorate host", "quorate host describe", "quorate host list", "quorate logs", "quorate member", "quorate plan",
+	"quorate release", "quorate release list", "quorate server", "quorate server backup", "quorate status",
+	"quorate up", "quorate version", "quorate wait",
 }
 
 func walk(cmd *cobra.Command, visit func(*cobra.Command)) {
@@ -140,6 +146,12 @@ func run(t *testing.T, args ...string) (code int, stdout, stderr string) {
 		t.Setenv(name, "")
 	}
 	t.Setenv(envDataDir, t.TempDir())
+	// The program is found by its name, so that hints name it so.
+	bin := t.TempDir()
+	if err := os.Symlink("/proc/self/exe", filepath.Join(bin, "quorate")); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", bin+string(filepath.ListSeparator)+os.Getenv("PATH"))
 	var out, errs bytes.Buffer
 	code = Main(t.Context(), append([]string{"quorate"}, args...), Stdio{In: eof{}, Out: &out, Err: &errs})
 	return code, out.String(), errs.String()
@@ -153,7 +165,7 @@ func TestExitCodesAndTexts(t *testing.T) {
 	}{
 		{"--help", exitOK, ""},
 		{"help exit-codes", exitOK, ""},
-		{"gett", exitUsage, `error: there is no command "quorate gett": did you mean get or agent?`},
+		{"gett", exitUsage, `error: there is no command "quorate gett": did you mean get or cert or agent?`},
 		{"ge clusters", exitUsage, `there is no command "quorate ge"`},
 		{"get", exitUsage, "error: KIND is missing\n  see `quorate get --help`"},
 		{"get clusterz", exitUsage, `there is no kind "clusterz": use one of clusters, members, hosts, tasks, secrets`},
@@ -172,6 +184,27 @@ func TestExitCodesAndTexts(t *testing.T) {
 		{"plan a --yes", exitUsage, "--yes answers --accept"},
 		{"wait cluster/a", exitUsage, "--for is missing"},
 		{"wait cluster/a --for ready", exitUsage, `--for is "ready"`},
+		{"get clusters,klusters", exitUsage, `there is no kind "klusters"`},
+		{"get clusters,members a", exitUsage, `"a" is a name, and there are several kinds`},
+		{"get clusters,members -w", exitUsage, "--watch shows one kind at a time, and 2 were given"},
+		{"diff", exitUsage, "-f is missing"},
+		{"edit cluster", exitUsage, "name one object"},
+		{"label cluster a", exitUsage, "LABEL=VALUE or LABEL- is missing"},
+		{"label clusters b=c", exitUsage, "name the objects to label, or choose them with -l or --all"},
+		{"label cluster a b=c --all", exitUsage, "-l and --all choose among all objects, and names were given"},
+		{"label cluster a b=c b-", exitUsage, "the label b is to be set and removed"},
+		{"label cluster a quorate.io/cluster=c", exitUsage, "is Quorate's own"},
+		{"delete", exitUsage, "name what to delete"},
+		{"delete cluster", exitUsage, "name the objects"},
+		{"delete cluster a -f x", exitUsage, "-f says what to delete"},
+		{"status a -A", exitUsage, `-A asks for all clusters, and "a" was named`},
+		{"status -w -o yaml", exitUsage, "--watch goes with"},
+		{"cert issue -c a --cn b", exitUsage, "--out is missing"},
+		{"cert issue -c a --out b", exitUsage, "--cn is missing"},
+		{"console --ttl 2h", exitUsage, "choose up to 1h"},
+		{"host cordon", exitUsage, "NAME is missing"},
+		{"etcdutl --member a hashkv", exitUsage, "-c is missing"},
+		{"etcdutl -c a snapshot status x", exitUsage, "leave out -c"},
 		{"logs a --source x", exitUsage, `--source is "x": use one of etcd, error, supervisor`},
 		{"etcdctl get x", exitUsage, "-c is missing"},
 		{"etcdctl -c", exitUsage, "-c wants a value"},
@@ -188,7 +221,7 @@ func TestExitCodesAndTexts(t *testing.T) {
 		{"up --members 0", exitUsage, "--members is 0: choose 1 to 9"},
 		{"up extra", exitUsage, `takes no arguments, and "extra" was given`},
 		{"up --ephemeral --data-dir x", exitUsage, "--ephemeral keeps nothing"},
-		{"down", exitFailed, "no `quorate up` is running or was left behind"},
+		{"down", exitNotFound, "no `quorate up` is running or was left behind"},
 		{"get clusters -v loud --server http://127.0.0.1:1", exitUnreachable, ""},
 		{"explain etcdcluster.spec.replica", exitUsage, "`quorate explain etcdcluster.spec` lists"},
 		{"explain etcdcluster.spek.x", exitUsage, "`quorate explain etcdcluster` lists"},

@@ -2,18 +2,17 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -107,7 +106,7 @@ func (e *env) up(ctx context.Context, o app.UpOptions) error {
 			return
 		}
 		p.done()
-		if werr := e.printReady(u.Ready, o.Ephemeral); werr != nil {
+		if werr := e.printReady(ctx, u.Ready, o.Ephemeral); werr != nil {
 			p.step(werr.Error())
 		}
 	}
@@ -149,8 +148,8 @@ func (e *env) awaitEnd(ended <-chan error, o app.UpOptions) error {
 	}
 }
 
-// printReady says that the cluster serves, and what to try.
-func (e *env) printReady(r *app.UpReady, ephemeral bool) error {
+// printReady says that the cluster serves, and what to do with it.
+func (e *env) printReady(ctx context.Context, r *app.UpReady, ephemeral bool) error {
 	c := r.Cluster
 	self := e.self(r.DataDir)
 	if c.Spec.Suspended {
@@ -165,76 +164,65 @@ func (e *env) printReady(r *app.UpReady, ephemeral bool) error {
 	if c.Spec.Replicas == 1 {
 		members = "member"
 	}
-	e.printf("%s %s is healthy: %d of %d %s, etcd %s, %s, %.1f s\n\n", e.painted(green, "✓"), c.Name,
-		len(r.Members), c.Spec.Replicas, members, c.Spec.Version, security, r.Seconds)
-	g := grid{header: []string{"name", "role", "client url", "pid"}}
-	for _, m := range r.Members {
-		role, pid := "follower", ""
-		if m.Name == c.Status.Leader {
-			role = "leader"
-		}
-		if m.Status.Process != nil {
-			pid = strconv.FormatInt(m.Status.Process.PID, 10)
-		}
-		g.add(m.Name, role, m.Status.ClientURL, pid)
-	}
-	if err := g.write(e.Out, 0); err != nil {
+	e.printf("%s %s is healthy: %d/%d %s, %s, etcd %s, %.1f s\n\n", e.painted(green, "✓"), c.Name,
+		len(r.Members), c.Spec.Replicas, members, security, c.Spec.Version, r.Seconds)
+	d := r.Details(ctx)
+	if err := e.printMembers(r, d); err != nil {
 		return err
-	}
-	e.printf("\nTry it in another terminal:\n\n")
-	for _, line := range []string{
-		"etcdctl -c " + c.Name + " put hello world",
-		"etcdctl -c " + c.Name + " get hello",
-		"get members",
-		"describe cluster " + c.Name,
-	} {
-		e.printf("  %s %s\n", self, line)
 	}
 	kept := "The data is kept in " + r.DataDir + "."
 	if ephemeral {
 		kept = "Nothing is kept: " + r.DataDir + " is removed in the end."
 	}
-	e.printf("\n%s All members share one disk, and nothing is backed up: not for production.\nCtrl-C stops all of it; if it hangs, `%s down` does.\n", kept, self)
+	e.printf("\n%s All members share one disk, and nothing is backed up: not for production.\n  %s\n\n", e.painted(yellow, "!"), kept)
+	e.printCopies(c, self, d)
 	return nil
 }
 
-// self is the program and its data directory as a person can type them again in
-// the same directory.
-func (e *env) self(dataDir string) string {
-	program := e.arg0
-	if strings.ContainsRune(program, filepath.Separator) {
-		program = quoted(program)
-	} else if !onPath(program) {
-		if path, err := os.Executable(); err == nil {
-			program = quoted(path)
+// printMembers is the table of what `up` has brought up.
+func (e *env) printMembers(r *app.UpReady, d app.UpDetails) error {
+	g := grid{header: []string{"name", "role", "client url", "db size", "fsync p99"}, none: "–"}
+	for _, m := range r.Members {
+		role := "follower"
+		if m.Name == r.Cluster.Status.Leader {
+			role = "leader"
 		}
+		size, fsync := "", ""
+		if d.View != nil {
+			for _, v := range d.View.Members {
+				if v.Name == m.Name && v.Answered {
+					role, size = strings.ToLower(string(v.Role)), bytesText(v.DBSize)
+				}
+			}
+		}
+		if p99, ok := d.FsyncP99[m.Name]; ok {
+			fsync = fmt.Sprintf("%.1f ms", float64(p99)/float64(time.Millisecond))
+		}
+		g.add(m.Name, role, m.Status.ClientURL, size, fsync)
 	}
-	if dataDir != "" && dataDir != app.DefaultDataDir() {
-		program += " --data-dir " + quoted(dataDir)
-	}
-	return program
+	return g.write(e.Out, 0)
 }
 
-// onPath reports whether the shell would find this very program by its bare name.
-func onPath(name string) bool {
-	found, err := exec.LookPath(name)
-	if err != nil && !errors.Is(err, exec.ErrDot) {
-		return false
-	}
-	self, err := os.Stat("/proc/self/exe")
-	if err != nil {
-		return false
-	}
-	other, err := os.Stat(found)
-	return err == nil && os.SameFile(self, other)
-}
+// leaderPID finds the process of the leader in a status.
+const leaderPID = `-o jsonpath='{.members[?(@.role=="Leader")].pid}'`
 
-var needsNoQuotes = regexp.MustCompile(`^[A-Za-z0-9_@%+=:,./-]+$`)
-
-// quoted is a word as a shell takes it.
-func quoted(word string) string {
-	if needsNoQuotes.MatchString(word) {
-		return word
+// printCopies prints the lines to copy, each behind a word that says what it is for.
+// They work as they stand; what a shell takes for a comment explains them.
+func (e *env) printCopies(c *v1alpha1.EtcdCluster, self string, d app.UpDetails) {
+	const wordWidth = 10
+	line := func(word, text, comment string) {
+		if comment != "" {
+			comment = "  " + e.painted(dim, "# "+comment)
+		}
+		e.printf("  %s%s%s\n", e.painted(bold, fmt.Sprintf("%-*s", wordWidth, word)), text, comment)
 	}
-	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+	if d.ConsoleURL != "" {
+		line("Console", d.ConsoleURL, "logs you in once, until "+d.ConsoleUntil.Local().Format("15:04"))
+	}
+	line("Try", self+" etcdctl -c "+c.Name+" put hello world", "")
+	line("", self+" etcdctl -c "+c.Name+" get hello", "")
+	status := self + " status " + c.Name
+	line("Break it", "kill -9 $("+status+" "+leaderPID+"); "+status+" -w", "the leader dies, and you see it heal")
+	line("Yours", e.program()+" doctor --endpoints https://HOST:2379", "looks at a cluster you have, and writes nothing")
+	line("Stop", self+" down", "or Ctrl-C here")
 }

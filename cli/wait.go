@@ -28,7 +28,7 @@ func waitCommand(e *env) *cobra.Command {
 It ends with exit code 6 when the time is over.`,
 		Example: `  quorate wait cluster/playground --for condition=Available
   quorate wait cluster playground --for condition=Degraded=False --timeout 30s
-  quorate wait cluster/playground --for jsonpath='{.status.ready}'=3/3
+  quorate wait cluster/playground --for jsonpath='{.status.summary}'=Healthy
   quorate wait cluster/playground --for delete`,
 		Args:              argsBetween(1, 2, "KIND/NAME"),
 		ValidArgsFunction: e.completeOne,
