@@ -1,12 +1,16 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -104,7 +108,8 @@ func (e *env) makeUp(ctx context.Context, dir string) (string, error) {
 		return "", err
 	}
 	lines := u.lines()
-	if len(lines) < 4 {
+	get := slices.IndexFunc(lines, func(l copyLine) bool { return strings.HasSuffix(l.text, " get hello") })
+	if len(lines) < len(copyWords) || get < 0 {
 		return "", fmt.Errorf("only %d lines to copy are printed: %s", len(lines), tail(u.text(), 800))
 	}
 	if err = e.copied(ctx, dir, lines); err != nil {
@@ -121,11 +126,11 @@ func (e *env) makeUp(ctx context.Context, dir string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	out, err := e.sh(ctx, dir, lines[1])
+	out, err := e.sh(ctx, dir, lines[get].text)
 	if err != nil {
 		return "", err
 	}
-	if err := contains("the second `up`: "+lines[1], out, "world"); err != nil {
+	if err := contains("the second `up`: "+lines[get].text, out, "world"); err != nil {
 		return "", err
 	}
 	if _, err := second.ctrlC(ctx); err != nil {
@@ -136,19 +141,74 @@ func (e *env) makeUp(ctx context.Context, dir string) (string, error) {
 		errors.Join(second.gone(), atMost("the time to the healthy table of `make up`", since, freshLimit))
 }
 
-// copied runs the printed lines as they stand.
-func (e *env) copied(ctx context.Context, dir string, lines []string, more ...string) error {
+// copied runs the printed lines as they stand. What stands for a cluster that the
+// reader has, and what stops this one, is not run; a link is opened.
+func (e *env) copied(ctx context.Context, dir string, lines []copyLine, more ...string) error {
 	for _, line := range lines {
-		out, err := e.sh(ctx, dir, line, more...)
-		if err != nil {
-			return fmt.Errorf("the printed line does not work: %w", err)
+		var out string
+		var err error
+		switch line.word {
+		case "Console":
+			err = opens(ctx, strings.Fields(line.text)[0])
+		case "Break it":
+			err = e.heals(ctx, dir, line.text, more...)
+		case "Try":
+			out, err = e.sh(ctx, dir, line.text, more...)
 		}
-		if !strings.HasSuffix(line, "get hello") {
+		if err != nil {
+			return fmt.Errorf("the printed line %q does not work: %w", line.text, err)
+		}
+		if !strings.HasSuffix(line.text, " get hello") {
 			continue
 		}
-		if err := contains(line, out, "world"); err != nil {
+		if err := contains(line.text, out, "world"); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// opens asks for a page as a browser does.
+func opens(ctx context.Context, url string) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	if err = resp.Body.Close(); err != nil || resp.StatusCode < http.StatusBadRequest {
+		return err
+	}
+	return fmt.Errorf("it answers %s", resp.Status)
+}
+
+// heals runs a line that breaks something and then watches, until what it prints says
+// that all is healthy.
+func (e *env) heals(ctx context.Context, dir, line string, more ...string) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	cmd := command(ctx, dir, more, "sh", "-c", line)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGINT) }
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	healthy := false
+	for in := bufio.NewScanner(out); !healthy && in.Scan(); {
+		healthy = strings.HasSuffix(in.Text(), " is healthy")
+	}
+	cancel()
+	_ = cmd.Wait() // it was ended by the signal
+	if !healthy {
+		return errors.New("what it watches does not become healthy")
 	}
 	return nil
 }

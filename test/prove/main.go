@@ -2,9 +2,9 @@
 // with what was seen and its figures. It exits with 1 if an item falls short, and
 // with 2 if it could not be run.
 //
-//	go run ./test/prove ground             all of it
+//	go run ./test/prove ground                  all of a list: ground, faces
 //	ONLY=kill,law go run ./test/prove ground    items whose names begin so
-//	go run ./test/prove list               names and claims
+//	go run ./test/prove list                    names and claims of all lists
 //
 // Items that nobody asked for by ONLY are counted in the last line. KEEP=1 keeps the
 // files of items that fall short.
@@ -30,6 +30,12 @@ type item struct {
 	// run says what was seen, also beside an error.
 	run func(ctx context.Context, e *env) (seen string, err error)
 }
+
+// lists are the promises of each milestone, in their order.
+var lists = []struct {
+	name  string
+	items func() []item
+}{{"ground", ground}, {"faces", faces}}
 
 // ground lists what the issue of that name asks to be shown; the last two need the
 // whole machine.
@@ -66,15 +72,21 @@ func main() {
 
 // run returns the exit code.
 func run(ctx context.Context, args []string, only string, out io.Writer) int {
-	items := ground()
+	var items []item
+	for _, l := range lists {
+		if len(args) == 1 && args[0] == "list" {
+			for _, it := range l.items() {
+				printf(out, "%-8s %-16s %s\n", l.name, it.name, it.claim)
+			}
+		} else if len(args) == 1 && args[0] == l.name {
+			items = l.items()
+		}
+	}
 	switch {
 	case len(args) == 1 && args[0] == "list":
-		for _, it := range items {
-			printf(out, "%-16s %s\n", it.name, it.claim)
-		}
 		return 0
-	case len(args) != 1 || args[0] != "ground":
-		printf(out, "usage: prove ground|list   (ONLY=name,prefix chooses items)\n")
+	case items == nil:
+		printf(out, "usage: prove ground|faces|list   (ONLY=name,prefix chooses items)\n")
 		return 2
 	}
 	chosen, err := choose(items, only)

@@ -21,11 +21,21 @@ func proved(seen string, err error) func(context.Context, *env) (string, error) 
 }
 
 func TestCopyLines(t *testing.T) {
-	text := "x\n  no line\nTry it in another terminal:\n\n  bin/quorate a\n  bin/quorate b 'c d'\n\n  not this\nCtrl-C stops all of it\n"
-	if diff := cmp.Diff([]string{"bin/quorate a", "bin/quorate b 'c d'"}, copyLines(text)); diff != "" {
+	text := "x is healthy: 3/3\n\nNAME\nm-1\n\n! not this\n  The data is kept in d.\n\n" +
+		"  Console   http://x/login?code=1  # once\n  Try       bin/quorate a\n            bin/quorate b 'c d'\n" +
+		"  Break it  kill -9 1; x\n  Yours     d --endpoints e\n  Stop      bin/quorate down  # or\n  Try       not this\n"
+	want := []copyLine{
+		{"Console", "http://x/login?code=1  # once"},
+		{"Try", "bin/quorate a"},
+		{"Try", "bin/quorate b 'c d'"},
+		{"Break it", "kill -9 1; x"},
+		{"Yours", "d --endpoints e"},
+		{"Stop", "bin/quorate down  # or"},
+	}
+	if diff := cmp.Diff(want, copyLines(text), cmp.AllowUnexported(copyLine{})); diff != "" {
 		t.Error(diff)
 	}
-	if lines := copyLines("nothing"); lines != nil {
+	if lines := copyLines("nothing\n  indented\n"); lines != nil {
 		t.Error(lines)
 	}
 }

@@ -16,6 +16,7 @@ var shellBlock = regexp.MustCompile("(?ms)^ *```sh\n(.*?)^ *```")
 // reader does.
 var edits = map[string]string{
 	"# edit spec.etcd.snapshotCount in playground.yaml": `sed -i -E 's/^( +snapshotCount: ).*/\15000/' playground.yaml`,
+	"# 编辑 playground.yaml 中的 spec.etcd.snapshotCount":   `sed -i -E 's/^( +snapshotCount: ).*/\15000/' playground.yaml`,
 }
 
 // step is a command of a document.
@@ -60,12 +61,19 @@ func isForeground(line string) bool {
 	return len(fields) >= 2 && (fields[0] == "make" || strings.HasSuffix(fields[0], "bin/quorate")) && fields[1] == "up"
 }
 
-func proveReadme(ctx context.Context, e *env) (string, error) {
+func proveReadme(ctx context.Context, e *env) (string, error) { return e.readme(ctx, "README.md") }
+
+func proveReadmeChinese(ctx context.Context, e *env) (string, error) {
+	return e.readme(ctx, "README.zh-CN.md")
+}
+
+// readme does what a document says, in a clean clone.
+func (e *env) readme(ctx context.Context, file string) (string, error) {
 	dir, note, err := e.clone(ctx)
 	if err != nil {
 		return "", err
 	}
-	raw, err := os.ReadFile(filepath.Join(dir, "README.md"))
+	raw, err := os.ReadFile(filepath.Join(dir, file))
 	if err != nil {
 		return "", err
 	}

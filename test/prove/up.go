@@ -106,7 +106,7 @@ func (u *up) Write(p []byte) (int, error) {
 	if u.healthy.IsZero() && strings.Contains(text, "is healthy: ") {
 		u.healthy = time.Now()
 	}
-	if strings.Contains(text, "\nCtrl-C ") {
+	if _, last, ok := strings.Cut(text, "\n  Stop "); ok && strings.Contains(last, "\n") {
 		select {
 		case <-u.told:
 		default:
@@ -149,22 +149,39 @@ func (u *up) took() time.Duration {
 }
 
 // lines are those it printed to copy.
-func (u *up) lines() []string { return copyLines(u.text()) }
+func (u *up) lines() []copyLine { return copyLines(u.text()) }
 
-// copyLines finds the indented lines below "Try it".
-func copyLines(text string) []string {
-	_, rest, found := strings.Cut(text, "Try it in another terminal:\n")
-	if !found {
-		return nil
-	}
-	var lines []string
-	for line := range strings.Lines(rest) {
-		line = strings.TrimRight(line, "\n")
-		switch {
-		case strings.HasPrefix(line, "  "):
-			lines = append(lines, strings.TrimPrefix(line, "  "))
-		case len(lines) > 0:
-			return lines
+// copyLine is a line to copy, and the word before it that says what it is for.
+type copyLine struct{ word, text string }
+
+// copyWords are the words in their order.
+var copyWords = []string{"Console", "Try", "Break it", "Yours", "Stop"}
+
+// copyLines finds the lines below the table, from the first of the words to the
+// last. A line without a word belongs to the one above.
+func copyLines(text string) []copyLine {
+	var lines []copyLine
+	for printed := range strings.Lines(text) {
+		line, indented := strings.CutPrefix(strings.TrimRight(printed, "\n"), "  ")
+		if !indented || line == "" {
+			continue
+		}
+		word := ""
+		for _, w := range copyWords {
+			if strings.HasPrefix(line, w+" ") {
+				word = w
+			}
+		}
+		if word == "" && (len(lines) == 0 || !strings.HasPrefix(line, "  ")) {
+			continue // no line of these
+		}
+		rest := strings.TrimSpace(strings.TrimPrefix(line, word))
+		if word == "" {
+			word = lines[len(lines)-1].word
+		}
+		lines = append(lines, copyLine{word, rest})
+		if word == copyWords[len(copyWords)-1] {
+			break
 		}
 	}
 	return lines

@@ -3,6 +3,7 @@
 package scripts_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -13,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -44,7 +46,7 @@ func TestScripts(t *testing.T) {
 		Setup:               setup,
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"exits": exits, "until": until, "holdport": holdPort, "expand": expand,
-			"tmpfs": tmpfs, "fill": fill, "noprocess": noProcess,
+			"lines": lines, "watches": watches, "tmpfs": tmpfs, "fill": fill, "noprocess": noProcess,
 		},
 		Condition: func(cond string) (bool, error) {
 			if cond != "mounts" {
@@ -159,6 +161,72 @@ func expand(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	text := os.Expand(ts.ReadFile(args[0]), ts.Getenv)
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(text), 0o600))
+}
+
+// lines FILE runs each line of a file as a shell does, one after another.
+func lines(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: lines FILE")
+	}
+	for line := range strings.Lines(ts.ReadFile(args[0])) {
+		line = strings.TrimSpace(line)
+		if line == "" {
+			continue
+		}
+		ts.Logf("> %s", line)
+		if err := ts.Exec("sh", "-c", line); err != nil {
+			ts.Fatalf("%s: %v\nstdout: %s\nstderr: %s", line, err, ts.ReadFile("stdout"), ts.ReadFile("stderr"))
+		}
+	}
+}
+
+// watches FILE runs each line of a file that would go on for ever: it must print
+// something, and end well when it is interrupted.
+func watches(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: watches FILE")
+	}
+	for line := range strings.Lines(ts.ReadFile(args[0])) {
+		line = strings.TrimSpace(line)
+		if line == "" {
+			continue
+		}
+		ts.Logf("> %s", line)
+		if err := watchOnce(ts, line); err != nil {
+			ts.Fatalf("%s: %v", line, err)
+		}
+	}
+}
+
+func watchOnce(ts *testscript.TestScript, line string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "sh", "-c", "exec "+line)
+	cmd.Dir = ts.MkAbs(".")
+	for _, name := range []string{"PATH", "HOME", "TMPDIR", "NO_COLOR", "QUORATE_DATA_DIR"} {
+		cmd.Env = append(cmd.Env, name+"="+ts.Getenv(name))
+	}
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	first, readErr := bufio.NewReader(out).ReadString('\n')
+	if readErr != nil {
+		_ = cmd.Wait() // that it printed nothing says more
+		return fmt.Errorf("it printed %q and ended: %w: %s", first, readErr, errs.String())
+	}
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		return err
+	}
+	if err := cmd.Wait(); err != nil {
+		return fmt.Errorf("interrupted, it ends with %w: %s", err, errs.String())
+	}
+	return nil
 }
 
 // tmpfs DIRECTORY SIZE|ro mounts a small or read-only file system.

@@ -1,0 +1,105 @@
+package scripts_test
+
+import (
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+
+	"github.com/quorate/quorate/cli"
+)
+
+// notRun are the examples that no script runs as they stand, each with its reason.
+var notRun = map[string]string{
+	"quorate agent --server https://quorate.example.com:7379 --token-file token --address 10.0.0.7": "names a machine; server.txtar runs an agent on this one",
+	"quorate agent --host db1 --address 10.0.0.7 --names db1.example.com --zone a":                  "names a machine; server.txtar runs an agent on this one",
+	"quorate agent --address 10.0.0.7 --allow-faults":                                               "names a machine; up.txtar kills a member through the agent of `up`",
+	"quorate member --home /var/lib/quorate/members/default.playground-1.0a1b2c3d":                  "is started by the agent in every script with a cluster",
+
+	"quorate server": "listens on a port that others may hold; server.txtar runs it on a free one",
+	"quorate server --listen 10.0.0.2:7379 --tls-cert-file server.crt --tls-key-file server.key":          "names a machine",
+	"quorate server --store-endpoints https://10.0.0.3:2379 --store-ca-file ca.crt":                       "names a machine; the tests of store/etcd run on an external etcd",
+	"quorate --server https://quorate.example.com:7379 --token-file token server backup fleet.tar":        "names a machine; reference.txtar backs up the one that runs",
+	"quorate release add https://mirror.example.com/etcd/v3.6.16/etcd-v3.6.16-linux-amd64.tar.gz":         "names a machine; the tests of package release serve such a mirror",
+	"quorate release add /opt/etcd/bin --version 3.5.35 --dry-run":                                        "names a directory; release.txtar adds one from a directory",
+	"quorate release add etcd-v3.6.16-linux-amd64.tar.gz --sha256 <64 hex digits>":                        "has a digest to be filled in; the tests of package release check it",
+	"quorate doctor --endpoints https://10.0.0.1:2379 --cacert ca.crt --cert client.crt --key client.key": "names a machine",
+	"quorate doctor --endpoints https://10.0.0.1:2379 --cacert ca.crt --user root -o json":                "names a machine",
+
+	"quorate import orders --endpoints http://10.0.0.1:2379":                                                          "names a machine; import.txtar imports from this one",
+	"quorate import orders --endpoints https://10.0.0.1:2379 --cacert ca.crt --cert client.crt --key client.key":      "names a machine; import.txtar imports from this one",
+	"quorate import orders --endpoints https://10.0.0.1:2379 --cacert ca.crt --user quorate --password-file password": "names a machine; the tests of test/e2e import with users",
+}
+
+// TestReferenceRuns: every example of the reference stands in a script, or on the list
+// above.
+func TestReferenceRuns(t *testing.T) {
+	files, err := filepath.Glob("*.txtar")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("%d scripts, %v", len(files), err)
+	}
+	var scripts strings.Builder
+	for _, f := range files {
+		raw, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		scripts.Write(raw)
+	}
+	examples := examplesOf(cli.Root())
+	for _, v := range unrun(examples, scripts.String(), slices.Collect(maps.Keys(notRun))) {
+		t.Error(v)
+	}
+	for _, example := range slices.Sorted(maps.Keys(notRun)) {
+		if !slices.Contains(examples, example) {
+			t.Errorf("%s: is no example any more: take it off the list", example)
+		}
+	}
+}
+
+func examplesOf(cmd *cobra.Command) []string {
+	var list []string
+	for line := range strings.Lines(cmd.Example) {
+		list = append(list, strings.TrimSpace(line))
+	}
+	for _, c := range cmd.Commands() {
+		list = append(list, examplesOf(c)...)
+	}
+	return list
+}
+
+// unrun says which examples no script runs with nothing added to them.
+func unrun(examples []string, scripts string, excused []string) []string {
+	var found []string
+	for _, example := range examples {
+		whole := regexp.MustCompile(`(?m)(^|[\s'"])` + regexp.QuoteMeta(example) + `( >.*| &\w*&?|['"].*)?$`)
+		runs, excuse := whole.MatchString(scripts), slices.Contains(excused, example)
+		switch {
+		case !runs && !excuse:
+			found = append(found, example+": no script runs it: add it to one, or say in notRun why not")
+		case runs && excuse:
+			found = append(found, example+": a script runs it: take it off notRun")
+		}
+	}
+	return found
+}
+
+// TestUnrun shows that TestReferenceRuns can fail.
+func TestUnrun(t *testing.T) {
+	const scripts = "exec quorate a b -c\nexec quorate up &up&\nexec sh -c 'quorate d >x'\nquorate e | quorate f -\nexits 4 quorate g"
+	for example, want := range map[string]int{
+		"quorate a b -c": 0, "quorate a b": 1, "quorate up": 0, "quorate d": 0, "quorate e": 1, "quorate e | quorate f -": 0, "quorate g": 0, "quorate": 1,
+	} {
+		if got := unrun([]string{example}, scripts, nil); len(got) != want {
+			t.Errorf("%s: %q", example, got)
+		}
+	}
+	if got := unrun([]string{"quorate g", "quorate h"}, scripts, []string{"quorate g", "quorate h"}); len(got) != 1 {
+		t.Errorf("excused: %q", got)
+	}
+}
