@@ -282,7 +282,7 @@ func (o *observation) degraded() v1alpha1.Condition {
 		c.Reason = "MembersMissing"
 		c.Message = fmt.Sprintf("cluster %s has %d members, and %d are expected: add the missing ones, or set spec.replicas", o.cluster.Name, members, expected)
 	default:
-		c.Status, c.Reason, c.Message = v1alpha1.False, "AllHealthy", fmt.Sprintf("all %d members are healthy", members)
+		c.Status, c.Reason, c.Message = v1alpha1.False, "AllHealthy", allHealthy(members)
 		if len(o.survey.Deaf) > 0 {
 			c.Message += "; of spec.import.endpoints, " + grouped(o.survey.Deaf)
 		}

@@ -241,9 +241,16 @@ func degradedCondition(s *State) v1alpha1.Condition {
 		c.Status, c.Reason = v1alpha1.True, "HostsNotReady"
 		c.Message = "every member serves, but nobody would restart those on " + strings.Join(s.silentHosts(), ", ") + ": no agent reports from there"
 	default:
-		c.Reason, c.Message = "AllHealthy", fmt.Sprintf("all %d members are healthy", len(s.Members))
+		c.Reason, c.Message = "AllHealthy", allHealthy(len(s.Members))
 	}
 	return c
+}
+
+func allHealthy(members int) string {
+	if members == 1 {
+		return "its only member is healthy"
+	}
+	return fmt.Sprintf("all %d members are healthy", members)
 }
 
 // updating reports whether the one member that is down is the one that is being

@@ -68,7 +68,7 @@ func credentials(field func(string) string) *v1alpha1.Secret {
 }
 
 // importSuffix makes the name of a cluster's credentials from its own.
-const importSuffix = "-import"
+const importSuffix = "-credentials"
 
 func namespaceField(field func(string) string) string {
 	if ns := strings.TrimSpace(field("namespace")); ns != "" {

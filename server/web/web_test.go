@@ -422,7 +422,7 @@ func TestCreateAndImport(t *testing.T) {
 		t.Fatalf("import: %s: %s", a.Status, a.text)
 	}
 	var s v1alpha1.Secret
-	if err := f.Store.Get(t.Context(), store.Key{Namespace: "default", Name: "theirs-import"}, &s); err != nil || string(s.Data["password"]) != " p " {
+	if err := f.Store.Get(t.Context(), store.Key{Namespace: "default", Name: "theirs-credentials"}, &s); err != nil || string(s.Data["password"]) != " p " {
 		t.Errorf("credentials: %q, %v", s.Data, err)
 	}
 	form.Set("name", "others")
@@ -430,7 +430,7 @@ func TestCreateAndImport(t *testing.T) {
 	if a := post("/import", form); !strings.Contains(a.text, "endpoints") {
 		t.Errorf("import of nonsense: %s: %s", a.Status, a.text)
 	}
-	if err := f.Store.Get(t.Context(), store.Key{Namespace: "default", Name: "others-import"}, &s); err == nil {
+	if err := f.Store.Get(t.Context(), store.Key{Namespace: "default", Name: "others-credentials"}, &s); err == nil {
 		t.Error("credentials of what was refused are left")
 	}
 }

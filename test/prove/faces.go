@@ -151,7 +151,11 @@ func proveConsole(ctx context.Context, e *env) (string, error) {
 }
 
 func proveConsoleThousand(ctx context.Context, e *env) (string, error) {
-	return e.tests(ctx, nil, "./test/browser", "TestThousandClusters", 1, "TestThousandClusters")
+	dir, err := e.mkdir("screenshots")
+	if err != nil {
+		return "", err
+	}
+	return e.tests(ctx, []string{"QUORATE_SCREENSHOTS=" + dir}, "./test/browser", "TestThousandClusters", 1, "TestThousandClusters")
 }
 
 func proveSafety(ctx context.Context, e *env) (string, error) {

@@ -138,7 +138,15 @@ function showGlows(root) {
     el.classList.add("glow");
   }
 }
-document.body.addEventListener("htmx:beforeSwap", (e) => noteGlows(e.detail.target));
+document.body.addEventListener("htmx:beforeSwap", (e) => {
+  // What was asked for before the rows came to be of another search is void.
+  const live = $("#live");
+  if (e.detail.target.id === "rows" && e.detail.elt.id === "live" && live && e.detail.requestConfig.path !== live.getAttribute("hx-get")) {
+    e.detail.shouldSwap = false;
+    return;
+  }
+  noteGlows(e.detail.target);
+});
 document.body.addEventListener("htmx:afterSwap", (e) => {
   const target = e.detail.target;
   if (target.id === "dialog-body" && target.childElementCount) openDialog();
