@@ -131,6 +131,7 @@ prove-ground: build ## Show on real processes what the ground promises, a line e
 
 .PHONY: browser
 browser: ## Drive the console in Chromium, and put pictures of every page into SCREENSHOTS.
+	@command -v chromium chromium-browser google-chrome >/dev/null || apt-get install -y -q chromium
 	@QUORATE_SCREENSHOTS='$(abspath $(SCREENSHOTS))' go test -count 1 -timeout 20m -v ./test/browser
 
 .PHONY: prove-faces

@@ -1,8 +1,9 @@
 // Package browser_test drives the console in a real browser, on a real server with
 // real etcds: what a person clicks, and what they see of it.
 //
-// The tests are skipped where there is no Chromium. QUORATE_SCREENSHOTS names a
-// directory for pictures of every page, which somebody should look at.
+// They are run by make browser, which names a directory in QUORATE_SCREENSHOTS for
+// pictures of every page, which somebody should look at. Without it they are
+// skipped: what a person waits for can't be told while other tests take the machine.
 package browser_test
 
 import (
@@ -154,6 +155,9 @@ type browser struct {
 // open starts Chromium with an empty profile, or skips the test.
 func open(t *testing.T) *browser {
 	t.Helper()
+	if screenshotDir() == "" {
+		t.Skip("the console is driven in a browser by make browser (QUORATE_SCREENSHOTS)")
+	}
 	program := os.Getenv("QUORATE_BROWSER")
 	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
 		if found, err := exec.LookPath(name); program == "" && err == nil {
@@ -161,7 +165,7 @@ func open(t *testing.T) *browser {
 		}
 	}
 	if program == "" {
-		t.Skip("there is no Chromium: install it (apt-get install chromium), or name it in QUORATE_BROWSER")
+		t.Fatal("there is no Chromium: install it (apt-get install chromium), or name it in QUORATE_BROWSER")
 	}
 	ctx, cancel := chromedp.NewExecAllocator(t.Context(),
 		chromedp.ExecPath(program), chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU, chromedp.NoFirstRun,
