@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/quorate/quorate/api/v1alpha1"
+	"github.com/quorate/quorate/etcd"
 	"github.com/quorate/quorate/inspect"
 )
 
@@ -44,10 +46,12 @@ type doctorOptions struct {
 	cert      string
 	key       string
 	user      string
-	cluster   string
-	output    string
-	timeout   time.Duration
-	all       bool
+	// passwordFile holds the user's password.
+	passwordFile string
+	cluster      string
+	output       string
+	timeout      time.Duration
+	all          bool
 }
 
 func doctorCommand(e *env) *cobra.Command {
@@ -88,6 +92,7 @@ finding is a warning, 11 when one is critical, 5 when no member answers.`,
 	f.StringVar(&o.cert, "cert", "", "file with the client certificate")
 	f.StringVar(&o.key, "key", "", "file with the key of the client certificate")
 	f.StringVar(&o.user, "user", "", "NAME or NAME:PASSWORD to log in with (env "+envEtcdPassword+" holds the password)")
+	f.StringVar(&o.passwordFile, "password-file", "", "file with the user's password")
 	f.StringVarP(&o.cluster, "cluster", "c", "", "a cluster of the server, instead of --endpoints")
 	f.DurationVar(&o.timeout, "timeout", inspect.DefaultTimeout, "how long all of it may take")
 	f.BoolVar(&o.all, "all", false, "show what is only worth to know, too, and the members")
@@ -120,14 +125,22 @@ func (e *env) doctor(ctx context.Context, o doctorOptions) error {
 	}
 	opts.Timeout = o.timeout
 	name, password, given := strings.Cut(o.user, ":")
-	if !given {
+	switch {
+	case given:
+	case o.passwordFile != "":
+		raw, readErr := os.ReadFile(o.passwordFile)
+		if readErr != nil {
+			return fmt.Errorf("read the file of --password-file: %w", readErr)
+		}
+		password = strings.TrimRight(string(raw), "\r\n")
+	default:
 		password = os.Getenv(envEtcdPassword)
 	}
 	if name != "" {
 		opts.User, opts.Password = name, password
 	}
 	if opts.User != "" && opts.Password == "" {
-		return &usageError{command: "quorate doctor", text: "--user is " + name + " and there is no password: put it into " + envEtcdPassword + ", or give --user NAME:PASSWORD"}
+		return &usageError{command: "quorate doctor", text: "--user is " + name + " and there is no password: give --password-file FILE, put it into " + envEtcdPassword + ", or give --user NAME:PASSWORD"}
 	}
 	p := newProgress(e)
 	if opts.Logger, err = e.logger(slog.LevelError, p); err != nil {
@@ -303,16 +316,11 @@ func memberCells(m *inspect.Member) []string {
 	return []string{name, m.Endpoint, role, st.Version, inspect.Size(st.DBSize), inspect.Size(st.DBSizeInUse), strconv.FormatInt(st.Revision, 10), read}
 }
 
-// unanswered is a cause in one word or two.
-func unanswered(c inspect.Cause) string {
-	var words strings.Builder
-	for i, r := range string(c) {
-		if i > 0 && r >= 'A' && r <= 'Z' && words.String()[words.Len()-1] >= 'a' {
-			words.WriteByte(' ')
-		}
-		words.WriteRune(r)
-	}
-	return strings.ToLower(words.String())
+var hump = regexp.MustCompile(`([a-z])([A-Z])|([A-Z])([A-Z][a-z])`)
+
+// unanswered is a cause in a few words.
+func unanswered(c etcd.FaultKind) string {
+	return strings.ToLower(hump.ReplaceAllString(string(c), "$1$3 $2$4"))
 }
 
 // printFinding writes one finding; its commands stand alone on their lines.

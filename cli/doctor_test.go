@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/quorate/quorate/api/v1alpha1"
+	"github.com/quorate/quorate/etcd"
 	"github.com/quorate/quorate/inspect"
 )
 
@@ -42,13 +43,13 @@ func TestPrintReport(t *testing.T) {
 			},
 			{ID: "member-count", Severity: inspect.Info, Title: "even"},
 		},
-		Observation: &inspect.Observation{Members: []inspect.Member{{Name: "m1", Endpoint: "http://a:1", Reach: inspect.Reach{Cause: inspect.UnknownCA}}}},
+		Observation: &inspect.Observation{Members: []inspect.Member{{Name: "m1", Endpoint: "http://a:1", Reach: inspect.Reach{Cause: etcd.FaultUnknownAuthority}}}},
 	}
 	var out bytes.Buffer
 	e := newEnv([]string{"quorate"}, Stdio{In: eof{}, Out: &out, Err: &out})
 	e.printReport(r, false)
 	for _, want := range []string{
-		"degraded: it serves, and m1 is down\n", "m1       http://a:1   unknown ca", "\n✗ CRITICAL  m1 is down\n",
+		"degraded: it serves, and m1 is down\n", "m1       http://a:1   certificate unknown authority", "\n✗ CRITICAL  m1 is down\n",
 		"\n  seen   first\n         second\n", "\n           systemctl start etcd   # there\n", "\n  more   docs/doctor.md#member-down\n",
 		"\n1 more finding is worth to know: add --all\n",
 	} {
@@ -66,5 +67,15 @@ func TestPrintReport(t *testing.T) {
 	e.printReport(r, false)
 	if got := out.String(); got != "healthy: 3 of 3 members answer\n" {
 		t.Errorf("healthy is %q", got)
+	}
+}
+
+func TestUnanswered(t *testing.T) {
+	for cause, want := range map[etcd.FaultKind]string{
+		etcd.FaultBlackHole: "no answer", etcd.FaultSpeaksTLS: "tls required", etcd.FaultPlain: "not tls", inspect.NoURL: "no url",
+	} {
+		if got := unanswered(cause); got != want {
+			t.Errorf("%s is %q, want %q", cause, got, want)
+		}
 	}
 }

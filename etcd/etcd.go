@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -85,6 +86,30 @@ type Alarm struct {
 	Member ID
 	// Type is NOSPACE or CORRUPT.
 	Type string
+}
+
+// How a member's status spells an alarm. A member of 0 is left out, and
+// so are spaces, at random, since it is the debug form of a protobuf message.
+var (
+	alarmType   = regexp.MustCompile(`alarm:\s*(NOSPACE|CORRUPT)`)
+	alarmMember = regexp.MustCompile(`memberID:\s*(\d+)`)
+)
+
+// Alarms are those among the errors. Etcd's own list of them is an entry of the raft
+// log.
+func (s Status) Alarms() []Alarm {
+	var alarms []Alarm
+	for _, text := range s.Errors {
+		if kind := alarmType.FindStringSubmatch(text); kind != nil {
+			a := Alarm{Type: kind[1]}
+			if m := alarmMember.FindStringSubmatch(text); m != nil {
+				id, _ := strconv.ParseUint(m[1], 10, 64) // digits
+				a.Member = ID(id)
+			}
+			alarms = append(alarms, a)
+		}
+	}
+	return alarms
 }
 
 // Pool keeps one connection to each target, and drops those unused for a while.
@@ -220,12 +245,16 @@ func (p *Pool) Status(ctx context.Context, target Target) (Status, error) {
 	if err != nil {
 		return Status{}, callError("status of", target, err)
 	}
+	return statusOf(r), nil
+}
+
+func statusOf(r *pb.StatusResponse) Status {
 	return Status{
 		ClusterID: ID(r.GetHeader().GetClusterId()), MemberID: ID(r.GetHeader().GetMemberId()),
 		Leader: ID(r.GetLeader()), Term: r.GetRaftTerm(), Index: r.GetRaftIndex(), AppliedIndex: r.GetRaftAppliedIndex(),
 		Revision: r.GetHeader().GetRevision(), DBSize: r.GetDbSize(), DBSizeInUse: r.GetDbSizeInUse(), DBQuota: r.GetDbSizeQuota(),
 		Version: r.GetVersion(), Learner: r.GetIsLearner(), Errors: r.GetErrors(),
-	}, nil
+	}
 }
 
 // Members lists the cluster's members, linearizably.

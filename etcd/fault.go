@@ -2,6 +2,7 @@ package etcd
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -11,6 +12,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"regexp"
 	"strings"
 	"syscall"
 	"time"
@@ -41,7 +43,9 @@ const (
 	FaultNotEtcd          FaultKind = "NotEtcd"
 	FaultLoginWanted      FaultKind = "LoginRequired"
 	FaultLoginFailed      FaultKind = "LoginFailed"
+	FaultNoAuth           FaultKind = "AuthenticationOff"
 	FaultDenied           FaultKind = "PermissionDenied"
+	FaultNoLeader         FaultKind = "NoLeader"
 	FaultOtherCluster     FaultKind = "OtherCluster"
 	FaultCall             FaultKind = "CallFailed"
 )
@@ -78,26 +82,34 @@ func (d *diagnosis) fault(kind FaultKind, cause, next string) *Fault {
 	return &Fault{Kind: kind, Endpoint: d.endpoint, Cause: cause, Next: next}
 }
 
-// diagnose finds out why a call at an endpoint failed. What the call's error does
-// not tell is tried once more, slowly and layer by layer, within ctx: gRPC's texts
-// differ from one attempt to the next.
-func diagnose(ctx context.Context, target Target, err error) *Fault {
+func newDiagnosis(target Target) *diagnosis {
 	d := &diagnosis{endpoint: target.Endpoint, tls: target.TLS}
-	u, parseErr := url.Parse(target.Endpoint)
-	if parseErr != nil || u.Host == "" {
+	if u, err := url.Parse(target.Endpoint); err == nil {
+		d.host, d.address, d.https = u.Hostname(), u.Host, u.Scheme == "https"
+	}
+	return d
+}
+
+// FaultOf says what the error of a connection, of HTTP or of a call tells by itself:
+// FaultCall where that is nothing.
+func FaultOf(target Target, err error) *Fault {
+	d := newDiagnosis(target)
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" || errors.Is(err, ErrRefused) {
+		return d.ofDial(err)
+	}
+	return cmp.Or(d.ofAnswer(err), d.ofTLS(err), d.ofCall(err))
+}
+
+// Diagnose finds out why a call at an endpoint failed. What the member did not say
+// itself is tried once more, slowly and layer by layer, within ctx: gRPC's texts
+// differ from one attempt to the next.
+func Diagnose(ctx context.Context, target Target, err error) *Fault {
+	d := newDiagnosis(target)
+	if d.address == "" {
 		return d.fault(FaultNoName, "it is no URL", "write it as https://HOST:PORT")
 	}
-	d.host, d.address, d.https = u.Hostname(), u.Host, u.Scheme == "https"
-	switch {
-	case errors.Is(err, ErrLoginWanted):
-		return d.fault(FaultLoginWanted, "authentication is on, and no user is given",
-			"give username and password of a user; it needs no role")
-	case errors.Is(err, ErrLoginFailed):
-		return d.fault(FaultLoginFailed, "etcd does not know the user with this password",
-			"put the right username and password in place")
-	case errors.Is(err, ErrDenied):
-		return d.fault(FaultDenied, "the user may not ask for the cluster's status",
-			"let the user read it; etcd itself wants no role for that, so look at what stands in front of etcd")
+	if f := d.ofAnswer(err); f != nil {
+		return f
 	}
 	if f := d.connect(ctx); f != nil {
 		return f
@@ -105,19 +117,43 @@ func diagnose(ctx context.Context, target Target, err error) *Fault {
 	return d.ofCall(err)
 }
 
+// ofAnswer speaks of a call that the member understood and did not carry out; nil
+// if that is not the matter.
+func (d *diagnosis) ofAnswer(err error) *Fault {
+	switch {
+	case errors.Is(err, ErrLoginWanted):
+		return d.fault(FaultLoginWanted, "authentication is on, and no user is given",
+			"give username and password of a user; it needs no role")
+	case errors.Is(err, ErrLoginFailed):
+		return d.fault(FaultLoginFailed, "etcd does not know the user with this password",
+			"put the right username and password in place")
+	case errors.Is(err, ErrNoAuth):
+		return d.fault(FaultNoAuth, "authentication is off, so nobody can log in", "leave username and password out")
+	case errors.Is(err, ErrDenied):
+		return d.fault(FaultDenied, "the user may not ask for the cluster's status",
+			"let the user read it; etcd itself wants no role for that, so look at what stands in front of etcd")
+	case errors.Is(err, ErrNoLeader):
+		return d.fault(FaultNoLeader, "it knows no leader", "see whether it reaches the other members")
+	}
+	return nil
+}
+
+var (
+	// otherProtocol is in errors of gRPC and HTTP at what does not speak it.
+	otherProtocol = regexp.MustCompile(`HTTP status|content-type|frame too large|error reading server preface|malformed HTTP`)
+	// timedOut is in errors that have lost their type on the way.
+	timedOut = regexp.MustCompile(`(?i)deadline ?exceeded|request timed out`)
+	// ofClient are the alerts that may mean the client's certificate.
+	ofClient = regexp.MustCompile(`remote error: tls: ([a-z ]*certificate[a-z ]*|handshake failure|access denied|error decrypting message)`)
+)
+
 // ofCall speaks of a call that failed although the connection is good.
 func (d *diagnosis) ofCall(err error) *Fault {
 	text := err.Error()
-	for _, sign := range []string{"unexpected HTTP status", "content-type", "frame too large", "error reading server preface", "malformed HTTP"} {
-		if strings.Contains(text, sign) {
-			return d.notEtcd()
-		}
-	}
-	code := status.Code(err)
-	if code == codes.Unimplemented {
+	switch {
+	case status.Code(err) == codes.Unimplemented, otherProtocol.MatchString(text):
 		return d.notEtcd()
-	}
-	if code == codes.DeadlineExceeded || errors.Is(err, context.DeadlineExceeded) || strings.Contains(text, "DeadlineExceeded") {
+	case isTimeout(err), timedOut.MatchString(text):
 		return d.silent()
 	}
 	if i := strings.LastIndex(text, "desc = "); i >= 0 {
@@ -149,27 +185,18 @@ func (d *diagnosis) connect(ctx context.Context) *Fault {
 	}
 	first, err := greet(ctx, conn)
 	switch {
-	case bytes.HasPrefix(first, []byte("HTTP/1")):
-		return d.notEtcd()
-	case len(first) > 0:
+	case len(first) > 0 && !bytes.HasPrefix(first, []byte("HTTP/1")):
 		return nil
-	case isTimeout(err):
-		if d.speaksTLS(ctx) {
-			return d.speaks()
-		}
-		return d.silent()
 	case d.speaksTLS(ctx):
-		return d.speaks()
+		return d.fault(FaultSpeaksTLS, "it speaks TLS, and the URL says http", "write https:// and give the CA (ca.crt, --cacert)")
+	case isTimeout(err):
+		return d.silent()
 	}
 	return d.notEtcd()
 }
 
 func (d *diagnosis) plain() *Fault {
 	return d.fault(FaultPlain, "it does not speak TLS, and the URL says https", "write http://, if it is meant to be without TLS")
-}
-
-func (d *diagnosis) speaks() *Fault {
-	return d.fault(FaultSpeaksTLS, "it speaks TLS, and the URL says http", "write https:// and give the CA (ca.crt, --cacert)")
 }
 
 func (d *diagnosis) ofDial(err error) *Fault {
@@ -181,7 +208,7 @@ func (d *diagnosis) ofDial(err error) *Fault {
 		return d.fault(FaultNoName, cause, "correct the name, or use an IP address")
 	}
 	switch {
-	case errors.Is(err, syscall.ECONNREFUSED):
+	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, ErrRefused):
 		return d.fault(FaultRefused, "connection refused, nothing listens there", "start the member, or correct host and port")
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
 		return d.fault(FaultNoRoute, "there is no route to "+d.host, "see whether the host is up and its network is reachable from here")
@@ -202,13 +229,12 @@ func (d *diagnosis) handshake(ctx context.Context, conn net.Conn) *Fault {
 		cfg.ServerName = d.host
 	}
 	cfg.NextProtos = []string{"h2"}
-	own := len(cfg.Certificates) > 0
 	secure := tls.Client(conn, cfg)
 	if err := secure.HandshakeContext(ctx); err != nil {
 		if errors.Is(err, io.EOF) && d.speaksPlain(ctx) {
 			return d.plain()
 		}
-		return d.ofTLS(err, own)
+		return d.ofHandshake(err)
 	}
 	first, err := greet(ctx, secure)
 	switch {
@@ -219,20 +245,23 @@ func (d *diagnosis) handshake(ctx context.Context, conn net.Conn) *Fault {
 	case isTimeout(err):
 		return d.silent()
 	}
-	return d.ofTLS(err, own)
+	return d.ofHandshake(err)
 }
 
-// ofTLS tells apart what TLS refuses.
-func (d *diagnosis) ofTLS(err error, own bool) *Fault {
+func (d *diagnosis) ofHandshake(err error) *Fault {
+	return cmp.Or(d.ofTLS(err), d.fault(FaultCall, "the TLS handshake failed: "+lastPart(err), "look into the member's log"))
+}
+
+// ofTLS tells apart what TLS refuses; nil if that is not the matter.
+func (d *diagnosis) ofTLS(err error) *Fault {
 	if f := d.ofCertificate(err); f != nil {
 		return f
 	}
-	text := err.Error()
-	if alert, ok := strings.CutPrefix(text[strings.LastIndex(text, "remote error: ")+1:], "emote error: tls: "); ok {
-		if !own {
-			return d.fault(FaultClientWanted, "it wants a client certificate ("+alert+")", "give tls.crt and tls.key (--cert, --key)")
+	if alert := ofClient.FindStringSubmatch(err.Error()); alert != nil {
+		if d.tls == nil || len(d.tls.Certificates) == 0 {
+			return d.fault(FaultClientWanted, "it wants a client certificate ("+alert[1]+")", "give tls.crt and tls.key (--cert, --key)")
 		}
-		return d.fault(FaultClientRefused, "it refuses the client certificate ("+alert+")",
+		return d.fault(FaultClientRefused, "it refuses the client certificate ("+alert[1]+")",
 			"give one that is valid and signed by the CA that the member trusts (tls.crt, tls.key; --cert, --key)")
 	}
 	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
@@ -241,7 +270,7 @@ func (d *diagnosis) ofTLS(err error, own bool) *Fault {
 	if isTimeout(err) {
 		return d.silent()
 	}
-	return d.fault(FaultCall, "the TLS handshake failed: "+lastPart(err), "look into the member's log")
+	return nil
 }
 
 // ofCertificate tells why the server's certificate is not trusted; nil if that is
@@ -313,7 +342,7 @@ func greet(ctx context.Context, conn net.Conn) ([]byte, error) {
 
 // speaksTLS reports whether a server takes a TLS handshake. Nothing is sent over it.
 func (d *diagnosis) speaksTLS(ctx context.Context) bool {
-	ctx, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
+	ctx, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
 	defer cancel()
 	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", d.address)
 	if err != nil {

@@ -81,12 +81,7 @@ func (o *Observer) Status(ctx context.Context) (Status, error) {
 	if err != nil {
 		return Status{}, o.failed("status of", err)
 	}
-	return Status{
-		ClusterID: ID(r.GetHeader().GetClusterId()), MemberID: ID(r.GetHeader().GetMemberId()),
-		Leader: ID(r.GetLeader()), Term: r.GetRaftTerm(), Index: r.GetRaftIndex(), AppliedIndex: r.GetRaftAppliedIndex(),
-		Revision: r.GetHeader().GetRevision(), DBSize: r.GetDbSize(), DBSizeInUse: r.GetDbSizeInUse(), DBQuota: r.GetDbSizeQuota(),
-		Version: r.GetVersion(), Learner: r.GetIsLearner(), Errors: r.GetErrors(),
-	}, nil
+	return statusOf(r), nil
 }
 
 // LocalMembers lists the members as this one knows them, which needs no leader.

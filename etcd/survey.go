@@ -7,9 +7,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"maps"
-	"regexp"
 	"slices"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -212,7 +210,7 @@ func (s *Surveyor) askAll(ctx context.Context, endpoints []string) map[string]*r
 		replies[i] = &reply{endpoint: endpoint}
 		l, err := s.line(endpoint)
 		if err != nil {
-			replies[i].fault = diagnose(ctx, Target{Endpoint: endpoint}, err)
+			replies[i].fault = Diagnose(ctx, Target{Endpoint: endpoint}, err)
 			continue
 		}
 		wg.Go(func() { s.ask(ctx, l, replies[i]) })
@@ -282,14 +280,14 @@ func (s *Surveyor) ask(ctx context.Context, l *line, r *reply) {
 		case loginErr != nil && wanted:
 			err = loginErr
 		case errors.Is(loginErr, ErrLoginFailed):
-			r.login = diagnose(ctx, l.target, loginErr)
+			r.login = Diagnose(ctx, l.target, loginErr)
 		}
 	}
 	r.took = time.Since(began)
 	if err != nil {
 		diagnoseCtx, cancelDiagnosis := context.WithTimeout(ctx, diagnoseTime)
 		defer cancelDiagnosis()
-		r.fault = diagnose(diagnoseCtx, l.target, err)
+		r.fault = Diagnose(diagnoseCtx, l.target, err)
 		return
 	}
 	r.status = st
@@ -344,7 +342,7 @@ func (s *Surveyor) checkLogin(outer context.Context, r *reply) *Fault {
 		return nil
 	}
 	if err = s.logIn(outer, r.line); errors.Is(err, ErrLoginFailed) {
-		return diagnose(ctx, r.line.target, err)
+		return Diagnose(ctx, r.line.target, err)
 	}
 	return nil
 }
@@ -442,19 +440,11 @@ func whyDeaf(m Member, replies map[string]*reply) (endpoint string, fault *Fault
 	return endpoint, fault
 }
 
-var alarmOf = regexp.MustCompile(`memberID:([0-9]+)\s+alarm:([A-Z]+)`)
-
-// RaisedAlarms are the alarms that members report with their status. Etcd's own
-// list of them is an entry of the raft log.
+// RaisedAlarms are the alarms that members report with their status.
 func (s *Survey) RaisedAlarms() []Alarm {
 	var alarms []Alarm
 	for i := range s.Members {
-		for _, text := range s.Members[i].Status.Errors {
-			for _, m := range alarmOf.FindAllStringSubmatch(text, -1) {
-				id, _ := strconv.ParseUint(m[1], 10, 64) // digits
-				alarms = append(alarms, Alarm{Member: ID(id), Type: m[2]})
-			}
-		}
+		alarms = append(alarms, s.Members[i].Status.Alarms()...)
 	}
 	slices.SortFunc(alarms, func(a, b Alarm) int { return cmp.Or(cmp.Compare(a.Type, b.Type), cmp.Compare(a.Member, b.Member)) })
 	return slices.Compact(alarms)

@@ -3,6 +3,8 @@ package inspect
 import (
 	"net/url"
 	"strings"
+
+	"github.com/quorate/quorate/etcd"
 )
 
 // access: who can get in?
@@ -45,7 +47,7 @@ func access(o *Observation) []Finding {
 		found = append(found, f)
 	}
 	noLogin := o.Login == nil && o.ClientCertificate == nil && !authMayBeOn(o) && len(o.answering()) > 0
-	if len(open) > 0 && (noLogin || o.Login != nil && o.Login.Cause == NoAuth) {
+	if len(open) > 0 && (noLogin || o.Login != nil && o.Login.Cause == etcd.FaultNoAuth) {
 		found = append(found, Finding{
 			ID: "open-to-all", Severity: Info, Subject: cluster,
 			Title:    "Anyone who can connect may read and write",
@@ -82,7 +84,7 @@ func (o *Observation) plain(urls []string, local bool) []Finding {
 		f.Severity = Info
 		f.Evidence = append(f.Evidence, "they can be reached from this machine only")
 	}
-	if !authMayBeOn(o) && (o.Login == nil || o.Login.Cause == NoAuth) && len(o.answering()) > 0 {
+	if !authMayBeOn(o) && (o.Login == nil || o.Login.Cause == etcd.FaultNoAuth) && len(o.answering()) > 0 {
 		f.Evidence = append(f.Evidence, "authentication is off: a read without a user name was answered")
 	}
 	if u, err := url.Parse(urls[0]); err == nil {

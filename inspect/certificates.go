@@ -6,6 +6,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"github.com/quorate/quorate/etcd"
 )
 
 // When a certificate is to be renewed. One that is made for a short time is not told
@@ -26,7 +28,7 @@ func certificates(o *Observation) []Finding {
 		m := &o.Members[i]
 		for n, c := range m.Certificates {
 			if n == 0 {
-				if m.Reach.Cause != Expired {
+				if m.Reach.Cause != etcd.FaultExpired && m.Reach.Cause != etcd.FaultNotYetValid {
 					found = append(found, o.ending(c, "certificate-expiry", m.Label(), "the certificate of "+m.Label(), renewServer)...)
 				}
 				continue

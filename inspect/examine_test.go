@@ -12,6 +12,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 
 	"github.com/quorate/quorate/api/v1alpha1"
+	"github.com/quorate/quorate/etcd"
 )
 
 var askedAt = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
@@ -44,7 +45,7 @@ func healthy() *Observation {
 }
 
 // lost takes a member away.
-func (m *Member) lost(cause Cause) {
+func (m *Member) lost(cause etcd.FaultKind) {
 	m.Status, m.Later, m.ClusterID, m.Linearizable, m.Serializable, m.Clock, m.Metrics = nil, nil, "", nil, nil, nil, nil
 	m.CompactRevision, m.Certificates = nil, nil
 	m.Reach = Reach{Cause: cause, Text: "as it is"}
@@ -70,37 +71,37 @@ func TestExamine(t *testing.T) {
 		want []string
 	}{
 		{"healthy", func(*Observation) {}, "Healthy", nil},
-		{"a member down of three", func(o *Observation) { o.Members[2].lost(Refused) }, "Degraded", []string{"critical member-down"}},
-		{"silence is not known to be down", func(o *Observation) { o.Members[0].lost(Silent) }, "Degraded", []string{"critical member-silent"}},
+		{"a member down of three", func(o *Observation) { o.Members[2].lost(etcd.FaultRefused) }, "Degraded", []string{"critical member-down"}},
+		{"silence is not known to be down", func(o *Observation) { o.Members[0].lost(etcd.FaultBlackHole) }, "Degraded", []string{"critical member-silent"}},
 		{"peers are connected to it", func(o *Observation) {
-			o.Members[2].lost(Silent)
+			o.Members[2].lost(etcd.FaultBlackHole)
 			o.Members[0].Metrics.Peers = map[string]bool{"a3": true}
 		}, "Healthy", []string{"warning not-reachable-from-here"}},
 		{"peers are not connected either", func(o *Observation) {
-			o.Members[2].lost(Silent)
+			o.Members[2].lost(etcd.FaultBlackHole)
 			o.Members[0].Metrics.Peers = map[string]bool{"a3": false}
 		}, "Degraded", []string{"critical member-silent"}},
 		{"it advertises loopback", func(o *Observation) {
-			o.Members[2].lost(Refused)
+			o.Members[2].lost(etcd.FaultRefused)
 			o.Members[2].Endpoint = "https://127.0.0.1:2379"
 		}, "Healthy", []string{"warning not-reachable-from-here"}},
 		{"too few reachable, and it serves", func(o *Observation) {
-			o.Members[1].lost(Silent)
-			o.Members[2].lost(NoRoute)
+			o.Members[1].lost(etcd.FaultBlackHole)
+			o.Members[2].lost(etcd.FaultNoRoute)
 		}, "Healthy", []string{"warning not-reachable-from-here", "warning not-reachable-from-here"}},
 		{"no quorum", func(o *Observation) {
-			o.Members[1].lost(Refused)
-			o.Members[2].lost(Refused)
+			o.Members[1].lost(etcd.FaultRefused)
+			o.Members[2].lost(etcd.FaultRefused)
 			both(&o.Members[0], func(s *Status) { s.Leader = "" })
-			o.Members[0].Linearizable = &Latency{Failed: &Reach{Cause: NoLeader, Text: "no leader"}}
+			o.Members[0].Linearizable = &Latency{Failed: &Reach{Cause: etcd.FaultNoLeader, Text: "no leader"}}
 		}, "Unavailable", []string{"critical no-quorum", "critical member-down", "critical member-down"}},
 		{"nobody answers", func(o *Observation) {
 			for i := range o.Members {
-				o.Members[i].lost(UnknownCA)
+				o.Members[i].lost(etcd.FaultUnknownAuthority)
 			}
 		}, "Unknown", []string{"critical tls-unknown-ca"}},
 		{"an endpoint that is no member", func(o *Observation) {
-			o.Members = append(o.Members, Member{Endpoint: "http://10.0.0.9:80", Given: true, Reach: Reach{Cause: NotEtcd}})
+			o.Members = append(o.Members, Member{Endpoint: "http://10.0.0.9:80", Given: true, Reach: Reach{Cause: etcd.FaultNotEtcd}})
 		}, "Degraded", []string{"warning not-etcd"}},
 		{"different clusters", func(o *Observation) {
 			m := healthy().Members[0]
@@ -208,9 +209,9 @@ func TestExamine(t *testing.T) {
 			}
 		}, "Healthy", []string{"info open-to-all"}},
 		{"a login that failed", func(o *Observation) {
-			o.User, o.Login = "root", &Reach{Cause: LoginFailed}
+			o.User, o.Login = "root", &Reach{Cause: etcd.FaultLoginFailed}
 			for i := range o.Members {
-				o.Members[i].lost(LoginWanted)
+				o.Members[i].lost(etcd.FaultLoginWanted)
 			}
 		}, "Unknown", []string{"critical login-failed"}},
 	} {

@@ -9,9 +9,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/url"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -120,34 +118,21 @@ func (g *gatherer) reach(ctx context.Context, s *subject) {
 	defer cancel()
 	l, err := newLine(s.Endpoint, g.tls)
 	if err != nil {
-		s.Reach = Reach{Cause: Failed, Text: err.Error()}
+		s.Reach = Reach{Cause: etcd.FaultCall, Text: err.Error()}
 		return
 	}
 	s.line = l
 	s.Reach = l.reach(ctx)
-	if (s.Reach.Cause == Failed || s.Reach.Cause == NotEtcd) && !l.https && speaksTLS(ctx, s.Endpoint) {
-		s.Reach.Cause, s.Reach.Text = SpeaksTLS, "it answers TLS only"
-	}
-	if s.Reach.Cause == Failed && l.https && speaksPlain(ctx, s.Endpoint) {
-		s.Reach.Cause, s.Reach.Text = SpeaksPlain, "it answers plain HTTP"
-	}
 	g.opts.Logger.LogAttrs(ctx, slog.LevelDebug, "asked for the version",
 		slog.String("endpoint", s.Endpoint), slog.String("cause", string(s.Reach.Cause)), slog.String("text", s.Reach.Text))
 	switch s.Reach.Cause {
-	case Answered, NotEtcd, Failed:
+	case Answered, etcd.FaultNotEtcd, etcd.FaultCall:
 		// A listener for gRPC alone knows no HTTP: whether it is etcd, its status tells.
-		if s.observer, err = etcd.Observe(etcd.Target{Endpoint: s.Endpoint, TLS: g.tlsFor(l)}); err != nil {
-			s.Reach = Reach{Cause: Failed, Text: err.Error()}
+		if s.observer, err = etcd.Observe(l.target); err != nil {
+			s.Reach = Reach{Cause: etcd.FaultCall, Text: err.Error()}
 		}
 	default:
 	}
-}
-
-func (g *gatherer) tlsFor(l *line) *tls.Config {
-	if !l.https {
-		return nil
-	}
-	return g.tls
 }
 
 // logIn exchanges name and password for a token at the first member that answers.
@@ -169,8 +154,8 @@ func (g *gatherer) logIn(ctx context.Context) {
 			g.token, g.login = token, &Reach{Cause: Answered}
 			return
 		}
-		g.login = callReach(err)
-		if g.login.Cause == LoginFailed || g.login.Cause == NoAuth || g.login.Cause == Hangs {
+		g.login = callReach(s.line.target, err)
+		if g.login.Cause == etcd.FaultLoginFailed || g.login.Cause == etcd.FaultNoAuth || g.login.Cause == etcd.FaultSilent {
 			return
 		}
 	}
@@ -189,7 +174,7 @@ func (g *gatherer) ask(ctx context.Context, s *subject) {
 		g.opts.Logger.LogAttrs(ctx, slog.LevelDebug, "no status", slog.String("endpoint", s.Endpoint), slog.Any("error", err))
 		if s.Reach.Cause == Answered {
 			connect := s.Reach.ConnectMilliseconds
-			s.Reach = *callReach(err)
+			s.Reach = *callReach(s.line.target, err)
 			s.Reach.ConnectMilliseconds = connect
 		}
 		return
@@ -203,13 +188,6 @@ func (g *gatherer) ask(ctx context.Context, s *subject) {
 	}
 }
 
-// alarmText is how a member's status spells an alarm. A member of 0 is left out, and
-// so are spaces, at random, since it is the debug form of a protobuf message.
-var (
-	alarmType   = regexp.MustCompile(`alarm:\s*(NOSPACE|CORRUPT)`)
-	alarmMember = regexp.MustCompile(`memberID:\s*(\d+)`)
-)
-
 func statusOf(st etcd.Status) *Status {
 	s := &Status{
 		Version: st.Version, Term: st.Term, Index: st.Index, AppliedIndex: st.AppliedIndex, Revision: st.Revision,
@@ -218,18 +196,8 @@ func statusOf(st etcd.Status) *Status {
 	if st.Leader != 0 {
 		s.Leader = st.Leader.String()
 	}
-	for _, text := range st.Errors {
-		kind := alarmType.FindStringSubmatch(text)
-		if kind == nil {
-			continue
-		}
-		a := Alarm{Type: kind[1], Member: "0"}
-		if m := alarmMember.FindStringSubmatch(text); m != nil {
-			if id, err := strconv.ParseUint(m[1], 10, 64); err == nil {
-				a.Member = etcd.ID(id).String()
-			}
-		}
-		s.Alarms = append(s.Alarms, a)
+	for _, a := range st.Alarms() {
+		s.Alarms = append(s.Alarms, Alarm{Type: a.Type, Member: a.Member.String()})
 	}
 	return s
 }

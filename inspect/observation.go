@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/quorate/quorate/etcd"
 )
 
 // Observation is all that was seen of a cluster: data alone, which the checks
@@ -68,60 +70,18 @@ type Member struct {
 	Metrics *Metrics `json:"metrics,omitempty"`
 }
 
-// Cause is why a member could not be asked.
-type Cause string
-
-// The causes.
+// What Reach says besides the faults.
 const (
 	// Answered: nothing is in the way.
-	Answered Cause = "Answered"
-	// Refused: the host answers that nothing listens there.
-	Refused Cause = "Refused"
-	// Silent: nothing came back, not even a refusal.
-	Silent Cause = "Silent"
-	// NoRoute: the network says that there is no way.
-	NoRoute Cause = "NoRoute"
-	// NoName: the name of the host is not known.
-	NoName Cause = "NoName"
-	// Hangs: it takes the connection and then says nothing.
-	Hangs Cause = "Hangs"
-	// UnknownCA: its certificate is signed by a CA that is not trusted.
-	UnknownCA Cause = "UnknownCA"
-	// Expired: its certificate, or one above it, is over or not valid yet.
-	Expired Cause = "Expired"
-	// WrongName: its certificate names other hosts.
-	WrongName Cause = "WrongName"
-	// BadCertificate: its certificate can't be used for another reason.
-	BadCertificate Cause = "BadCertificate"
-	// SpeaksPlain: it was asked with TLS, and does not use TLS.
-	SpeaksPlain Cause = "SpeaksPlain"
-	// SpeaksTLS: it was asked without TLS, and wants it.
-	SpeaksTLS Cause = "SpeaksTLS"
-	// CertificateWanted: it wants a client certificate, and none was given.
-	CertificateWanted Cause = "CertificateWanted"
-	// CertificateRefused: it does not take the client certificate.
-	CertificateRefused Cause = "CertificateRefused"
-	// NotEtcd: something else answers there.
-	NotEtcd Cause = "NotEtcd"
-	// LoginWanted: it wants a user name and a password.
-	LoginWanted Cause = "LoginWanted"
-	// LoginFailed: it does not know this name and password.
-	LoginFailed Cause = "LoginFailed"
-	// NoAuth: authentication is off, so nobody can log in.
-	NoAuth Cause = "NoAuth"
-	// Denied: the user may not do this.
-	Denied Cause = "Denied"
-	// NoLeader: it follows no leader.
-	NoLeader Cause = "NoLeader"
+	Answered etcd.FaultKind = "Answered"
 	// NoURL: the list has no client URL of it, since it has never started.
-	NoURL Cause = "NoURL"
-	// Failed: something else, which the text says.
-	Failed Cause = "Failed"
+	NoURL etcd.FaultKind = "NoURL"
 )
 
 // Reach is how far a question got.
 type Reach struct {
-	Cause Cause `json:"cause"`
+	// Cause is a fault, or one of the above.
+	Cause etcd.FaultKind `json:"cause"`
 	// Text of the error.
 	Text string `json:"text,omitempty"`
 	// ConnectMilliseconds is how long the connection took.

@@ -1,6 +1,7 @@
 package inspect
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -13,7 +14,6 @@ import (
 	"net/url"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/quorate/quorate/etcd"
@@ -25,12 +25,11 @@ const maxBody = 8 << 20
 // line is a plain HTTP connection to one member. It tells why a member can't be
 // asked, which gRPC's errors blur, and sees its certificate and clock on the way.
 type line struct {
-	endpoint string
-	https    bool
-	host     string
-	address  string
-	tls      *tls.Config
-	client   *http.Client
+	// target has no TLS where the endpoint is not https.
+	target  etcd.Target
+	host    string
+	address string
+	client  *http.Client
 	// ready is the connection that reach has made, for the HTTP client to use.
 	ready chan net.Conn
 
@@ -79,10 +78,10 @@ func newLine(endpoint string, cfg *tls.Config) (*line, error) {
 	if err != nil {
 		return nil, fmt.Errorf("endpoint %q: %w: give a URL such as https://10.0.0.1:2379", endpoint, err)
 	}
-	l := &line{
-		endpoint: endpoint, https: u.Scheme == "https", host: u.Hostname(), address: u.Host, tls: cfg,
-		ready: make(chan net.Conn, 1),
+	if u.Scheme != "https" {
+		cfg = nil
 	}
+	l := &line{target: etcd.Target{Endpoint: endpoint, TLS: cfg}, host: u.Hostname(), address: u.Host, ready: make(chan net.Conn, 1)}
 	connect := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		select {
 		case conn := <-l.ready:
@@ -117,16 +116,16 @@ func (l *line) connect(ctx context.Context) (net.Conn, error) {
 	began := time.Now()
 	raw, err := (&net.Dialer{}).DialContext(ctx, "tcp", l.address)
 	if err != nil {
-		return nil, &stageError{stage: stageConnect, err: err}
+		return nil, err
 	}
 	l.seen(func() { l.connected = time.Since(began) })
-	if !l.https {
+	if l.target.TLS == nil {
 		return raw, nil
 	}
 	conn := tls.Client(raw, l.handshake())
 	if err = conn.HandshakeContext(ctx); err != nil {
 		_ = raw.Close() // The handshake's error says more.
-		return nil, &stageError{stage: stageTLS, err: err}
+		return nil, err
 	}
 	return conn, nil
 }
@@ -134,7 +133,7 @@ func (l *line) connect(ctx context.Context) (net.Conn, error) {
 // handshake is done as etcd's client does it, and remembers the certificates even of
 // a member that it then refuses to talk to.
 func (l *line) handshake() *tls.Config {
-	cfg := l.tls.Clone()
+	cfg := l.target.TLS.Clone()
 	cfg.ServerName = l.host
 	cfg.NextProtos = nil
 	cfg.InsecureSkipVerify = true // VerifyConnection does it, after it has looked
@@ -169,24 +168,6 @@ func verify(certs []*x509.Certificate, roots *x509.CertPool, host string, now ti
 	return certs[0].VerifyHostname(host)
 }
 
-// Stages of a connection.
-const (
-	stageConnect = "connect"
-	stageTLS     = "handshake"
-)
-
-// stageError says how far a connection got.
-type stageError struct {
-	stage string
-	err   error
-}
-
-// Error implements error.
-func (e *stageError) Error() string { return e.err.Error() }
-
-// Unwrap implements errors.Unwrap.
-func (e *stageError) Unwrap() error { return e.err }
-
 // reach connects and asks for the version, and says what was in the way. What took
 // too long is told by how far it got, so the connection is not left to the HTTP client.
 func (l *line) reach(ctx context.Context) Reach {
@@ -197,24 +178,40 @@ func (l *line) reach(ctx context.Context) Reach {
 		body, err = l.get(ctx, "/version")
 	}
 	r := Reach{Cause: Answered}
-	l.seen(func() { r.ConnectMilliseconds = milliseconds(l.connected) })
 	if err != nil {
-		l.seen(func() { r.Cause, r.Text = l.cause(err), l.text(err) })
-		return r
+		r = l.failed(ctx, err)
 	}
+	l.seen(func() { r.ConnectMilliseconds = milliseconds(l.connected) })
 	var version struct {
 		Server string `json:"etcdserver"`
 	}
 	// A listener for gRPC alone answers no HTTP: what it is shows when it is asked.
-	if json.Unmarshal(body, &version) != nil || version.Server == "" {
-		r.Cause, r.Text = NotEtcd, "its /version is not etcd's"
+	if err == nil && (json.Unmarshal(body, &version) != nil || version.Server == "") {
+		r.Cause, r.Text = etcd.FaultNotEtcd, "its /version is not etcd's"
+	}
+	return r
+}
+
+// failed says why a member could not be asked over HTTP.
+func (l *line) failed(ctx context.Context, err error) Reach {
+	// The request that an error belongs to is known.
+	if wrapped, ok := errors.AsType[*url.Error](err); ok {
+		err = wrapped.Err
+	}
+	r := Reach{Cause: etcd.FaultOf(l.target, err).Kind, Text: err.Error()}
+	if r.Cause == etcd.FaultCall || r.Cause == etcd.FaultNotEtcd {
+		// Who is greeted in the other language often just closes the connection.
+		f := etcd.Diagnose(ctx, l.target, err)
+		if f.Kind == etcd.FaultSpeaksTLS || f.Kind == etcd.FaultPlain {
+			r.Cause, r.Text = f.Kind, f.Cause
+		}
 	}
 	return r
 }
 
 // get fetches a path and notes the clock.
 func (l *line) get(ctx context.Context, path string) ([]byte, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimRight(l.endpoint, "/")+path, http.NoBody)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimRight(l.target.Endpoint, "/")+path, http.NoBody)
 	if err != nil {
 		return nil, err
 	}
@@ -234,155 +231,15 @@ func (l *line) get(ctx context.Context, path string) ([]byte, error) {
 		return nil, err
 	}
 	if resp.StatusCode != http.StatusOK {
-		return nil, &httpError{status: resp.StatusCode, body: string(body)}
+		return nil, fmt.Errorf("HTTP status %d %s", resp.StatusCode, http.StatusText(resp.StatusCode))
 	}
 	return body, nil
 }
 
-// httpError is an answer that is none.
-type httpError struct {
-	status int
-	body   string
-}
-
-// Error implements error.
-func (e *httpError) Error() string {
-	return fmt.Sprintf("HTTP status %d %s", e.status, http.StatusText(e.status))
-}
-
-// cause tells the reasons apart.
-func (l *line) cause(err error) Cause {
-	if at, ok := errors.AsType[*stageError](err); ok && at.stage == stageConnect {
-		return connectCause(at)
-	}
-	if answer, ok := errors.AsType[*httpError](err); ok {
-		if !l.https && strings.Contains(answer.body, "HTTPS server") {
-			return SpeaksTLS
-		}
-		return NotEtcd
-	}
-	if cause := certificateCause(err); cause != Failed {
-		return cause
-	}
-	text := err.Error()
-	switch {
-	case isTimeout(err):
-		return Hangs
-	case strings.Contains(text, "remote error: tls") && l.wanted && len(l.tls.Certificates) == 0:
-		return CertificateWanted
-	case strings.Contains(text, "remote error: tls") && l.wanted:
-		return CertificateRefused
-	case strings.Contains(text, "malformed HTTP response"):
-		return NotEtcd
-	}
-	return Failed
-}
-
-func connectCause(err error) Cause {
-	if _, ok := errors.AsType[*net.DNSError](err); ok {
-		return NoName
-	}
-	switch {
-	case errors.Is(err, syscall.ECONNREFUSED):
-		return Refused
-	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
-		return NoRoute
-	case isTimeout(err):
-		return Silent
-	}
-	return Failed
-}
-
-func certificateCause(err error) Cause {
-	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
-		return SpeaksPlain
-	}
-	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
-		return UnknownCA
-	}
-	if _, ok := errors.AsType[x509.HostnameError](err); ok {
-		return WrongName
-	}
-	if bad, ok := errors.AsType[x509.CertificateInvalidError](err); ok {
-		if bad.Reason == x509.Expired {
-			return Expired
-		}
-		return BadCertificate
-	}
-	return Failed
-}
-
-func isTimeout(err error) bool {
-	if errors.Is(err, context.DeadlineExceeded) {
-		return true
-	}
-	timeout, ok := errors.AsType[net.Error](err)
-	return ok && timeout.Timeout()
-}
-
-// text is the heart of an error: the request it belongs to is known.
-func (*line) text(err error) string {
-	if wrapped, ok := errors.AsType[*url.Error](err); ok {
-		err = wrapped.Err
-	}
-	return err.Error()
-}
-
-// speaksTLS tries whether a listener that said nothing to plain HTTP wants TLS.
-func speaksTLS(ctx context.Context, endpoint string) bool {
-	u, err := url.Parse(endpoint)
-	if err != nil {
-		return false
-	}
-	// No more than a greeting is exchanged, so nothing has to be verified.
-	cfg := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: true} //nolint:gosec // see above
-	raw, err := (&net.Dialer{}).DialContext(ctx, "tcp", u.Host)
-	if err != nil {
-		return false
-	}
-	defer func() { _ = raw.Close() }() // Nothing was said on it.
-	err = tls.Client(raw, cfg).HandshakeContext(ctx)
-	return err == nil || strings.Contains(err.Error(), "remote error: tls")
-}
-
-// speaksPlain tries whether a listener that broke off the handshake answers plain
-// HTTP: etcd without TLS just closes the connection.
-func speaksPlain(ctx context.Context, endpoint string) bool {
-	rest, _ := strings.CutPrefix(endpoint, "https")
-	l, err := newLine("http"+rest, nil)
-	if err != nil {
-		return false
-	}
-	defer l.close()
-	_, err = l.get(ctx, "/version")
-	if answer, ok := errors.AsType[*httpError](err); ok {
-		return !strings.Contains(answer.body, "HTTPS server")
-	}
-	return err == nil
-}
-
-// callReach classifies what a call on a connection ended with.
-func callReach(err error) *Reach {
-	cause := Failed
-	for _, known := range []struct {
-		is    error
-		cause Cause
-	}{
-		{etcd.ErrLoginWanted, LoginWanted},
-		{etcd.ErrLoginFailed, LoginFailed},
-		{etcd.ErrNoAuth, NoAuth},
-		{etcd.ErrDenied, Denied},
-		{etcd.ErrNoLeader, NoLeader},
-		{etcd.ErrRefused, Refused},
-	} {
-		if errors.Is(err, known.is) {
-			return &Reach{Cause: known.cause, Text: known.is.Error()}
-		}
-	}
-	if isTimeout(err) || strings.Contains(err.Error(), "deadline exceeded") || strings.Contains(err.Error(), "request timed out") {
-		cause = Hangs
-	}
-	return &Reach{Cause: cause, Text: err.Error()}
+// callReach says what a call on a connection ended with. The member and the call
+// are known, so only what they met is told.
+func callReach(target etcd.Target, err error) *Reach {
+	return &Reach{Cause: etcd.FaultOf(target, err).Kind, Text: cmp.Or(errors.Unwrap(err), err).Error()}
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

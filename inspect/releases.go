@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"github.com/quorate/quorate/etcd"
 )
 
 // release is an etcd version. A pre-release counts as the release itself.
@@ -124,11 +126,11 @@ var bugs = []bug{
 // was let in, or when a user was named.
 func authMayBeOn(o *Observation) bool {
 	if o.Login != nil {
-		return o.Login.Cause != NoAuth
+		return o.Login.Cause != etcd.FaultNoAuth
 	}
 	for _, m := range o.of() {
-		if m.Reach.Cause == LoginWanted || m.Serializable != nil && m.Serializable.Failed != nil &&
-			(m.Serializable.Failed.Cause == LoginWanted || m.Serializable.Failed.Cause == Denied) {
+		if m.Reach.Cause == etcd.FaultLoginWanted || m.Serializable != nil && m.Serializable.Failed != nil &&
+			(m.Serializable.Failed.Cause == etcd.FaultLoginWanted || m.Serializable.Failed.Cause == etcd.FaultDenied) {
 			return true
 		}
 	}

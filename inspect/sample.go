@@ -98,7 +98,7 @@ type timing struct {
 // once reads once. Who did not answer in time is not asked again: the whole has a
 // deadline.
 func (t *timing) once(ctx context.Context, g *gatherer, s *subject) {
-	if t.failed != nil && t.failed.Cause == Hangs {
+	if t.failed != nil && t.failed.Cause == etcd.FaultSilent {
 		return
 	}
 	ctx, cancel := g.within(ctx, forStatus)
@@ -109,7 +109,7 @@ func (t *timing) once(ctx context.Context, g *gatherer, s *subject) {
 		t.took = append(t.took, time.Since(began))
 	}
 	if err != nil && t.failed == nil {
-		t.failed = callReach(err)
+		t.failed = callReach(s.line.target, err)
 	}
 }
 

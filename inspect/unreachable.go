@@ -6,6 +6,8 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+
+	"github.com/quorate/quorate/etcd"
 )
 
 // trouble is what is said of a cause.
@@ -22,80 +24,82 @@ const (
 	onHost    = "systemctl status etcd; journalctl -u etcd -n 50   # on its host"
 )
 
-var troubles = map[Cause]trouble{
-	Refused: {
+var notValidNow = trouble{
+	id: "tls-expired", title: "its certificate is not valid now", why: whyVerify,
+	fix: "Have a certificate issued anew and put it in its place: etcd reads it again by itself, without a restart. Look at the clocks, too, if the dates seem right.",
+}
+
+var troubles = map[etcd.FaultKind]trouble{
+	etcd.FaultRefused: {
 		id: "member-down", title: "nothing listens there", why: whyDown,
 		fix:      "The host answers, so etcd itself is not running: start it, and read in its log why it ended. If its data is lost, remove the member and add it again.",
 		commands: []string{onHost},
 	},
-	NoRoute: {
+	etcd.FaultNoRoute: {
 		id: "member-down", title: "there is no way to its host", why: whyDown,
 		fix:      "Its host is off, or the network does not lead there: bring it back, or replace the member when it is gone for good.",
 		commands: []string{onHost},
 	},
-	Silent: {
+	etcd.FaultBlackHole: {
 		id: "member-silent", title: "nothing comes back, not even a refusal", why: whyDown,
 		fix: "Its host is off, or a firewall drops the packets between here and there. Try from another member's host: if it answers there, only the way from here is closed.",
 	},
-	Hangs: {
+	etcd.FaultSilent: {
 		id: "member-hangs", title: "it takes the connection and then says nothing", why: whyDown,
 		fix:      "Something accepts connections and does not serve them: an etcd that hangs on its disk or is paused, or a proxy without anything behind it. Look at the process and its disk, and restart it.",
 		commands: []string{onHost, "iostat -x 1 5   # on its host: is the disk busy without doing anything?"},
 	},
-	NoName: {
+	etcd.FaultNoName: {
 		id: "member-name", title: "the name of its host is not known here", why: "Clients find a member by its name; without it they can't connect.",
 		fix: "Put the name into DNS or /etc/hosts, or correct the URL: the member's own with `--advertise-client-urls`, the one given here with `--endpoints`.",
 	},
-	UnknownCA: {
+	etcd.FaultUnknownAuthority: {
 		id: "tls-unknown-ca", title: "its certificate was signed by a CA that is not trusted here", why: whyVerify, ours: true,
 		fix: "Give the CA that signed the members' certificates with --cacert. If that is the one you gave, the member was given a certificate of another CA: have it issued anew.",
 	},
-	Expired: {
-		id: "tls-expired", title: "its certificate is not valid now", why: whyVerify,
-		fix: "Have a certificate issued anew and put it in its place: etcd reads it again by itself, without a restart. Look at the clocks, too, if the dates seem right.",
-	},
-	WrongName: {
+	etcd.FaultExpired: notValidNow, etcd.FaultNotYetValid: notValidNow,
+	etcd.FaultWrongName: {
 		id: "tls-name", title: "its certificate names other hosts", why: whyVerify,
 		fix: "Ask it by a name that the certificate has, or have the certificate issued anew with this one among its subject alternative names.",
 	},
-	BadCertificate: {
+	etcd.FaultBadCertificate: {
 		id: "tls-certificate", title: "its certificate can't be used", why: whyVerify,
 		fix: "Have it issued anew as a server's certificate (extendedKeyUsage serverAuth and clientAuth), with its whole chain.",
 	},
-	SpeaksPlain: {
+	etcd.FaultPlain: {
 		id: "tls-mismatch", title: "it was asked with TLS, and speaks plain text", why: "A client that uses the wrong one never gets an answer.", ours: true,
 		fix: "Ask it with http:// instead of https://. If it should use TLS, start it with --cert-file and --key-file.",
 	},
-	SpeaksTLS: {
+	etcd.FaultSpeaksTLS: {
 		id: "tls-mismatch", title: "it was asked in plain text, and wants TLS", why: "A client that uses the wrong one never gets an answer.", ours: true,
 		fix: "Ask it with https:// and --cacert, and with --cert and --key where it wants a client certificate.",
 	},
-	CertificateWanted: {
+	etcd.FaultClientWanted: {
 		id: "client-certificate-wanted", title: "it wants a client certificate, and none was given", why: "Without one nothing can be asked, so its state is unknown.", ours: true,
 		fix: "Give one that its CA (--trusted-ca-file) has signed with --cert and --key.",
 	},
-	CertificateRefused: {
+	etcd.FaultClientRefused: {
 		id: "client-certificate-refused", title: "it does not take this client certificate", why: "Without one that it takes nothing can be asked, so its state is unknown.", ours: true,
 		fix:      "Give one that the members' --trusted-ca-file has signed, that is not expired, and that may be used by clients (extendedKeyUsage clientAuth). The member's log says which of these it is.",
 		commands: []string{"journalctl -u etcd -n 20 | grep 'rejected connection'   # on its host"},
 	},
-	NotEtcd: {
+	etcd.FaultNotEtcd: {
 		id: "not-etcd", title: "something else than etcd answers there", why: "Whatever it is, it is not a member.",
 		fix: "Give client URLs (usually port 2379), not peer URLs (2380) or metrics URLs.",
 	},
-	LoginWanted: {
+	etcd.FaultLoginWanted: {
 		id: "login-wanted", title: "authentication is on, and no user was named", why: "What the cluster does not tell strangers stays unknown.", ours: true,
 		fix: "Give --user NAME and the password in QUORATE_ETCD_PASSWORD. A user that may read is enough: doctor writes nothing.",
 	},
-	LoginFailed: {
+	etcd.FaultLoginFailed: {
 		id: "login-failed", title: "the user name or the password is wrong", why: "Without a login nothing can be asked, so its state is unknown.", ours: true,
 		fix: "Look at --user and at QUORATE_ETCD_PASSWORD. Someone who is root can set the password anew.",
 	},
-	Denied: {
+	etcd.FaultDenied: {
 		id: "login-denied", title: "this user may not ask for it", why: "What it may not see stays unknown.", ours: true,
 		fix: "Name a user with the role root, or grant this one to read.",
 	},
-	Failed: {
+	etcd.FaultCall: {
 		id: "member-failed", title: "it could not be asked", why: whyDown,
 		fix: "The error says what happened; its log may say more.", commands: []string{onHost},
 	},
@@ -103,15 +107,15 @@ var troubles = map[Cause]trouble{
 
 // unreachable: who could not be asked, and why? Each cause has another remedy.
 func unreachable(o *Observation) []Finding {
-	shared := map[Cause][]*Member{}
-	var causes []Cause
+	shared := map[etcd.FaultKind][]*Member{}
+	var causes []etcd.FaultKind
 	var found []Finding
 	for i := range o.Members {
 		m := &o.Members[i]
 		if m.Answers() || m.Reach.Cause == NoURL {
 			continue
 		}
-		if o.Login != nil && o.Login.Cause != Answered && m.Reach.Cause == LoginWanted {
+		if o.Login != nil && o.Login.Cause != Answered && m.Reach.Cause == etcd.FaultLoginWanted {
 			continue // The failed login is told once.
 		}
 		t, ok := troubles[m.Reach.Cause]
@@ -135,7 +139,7 @@ func unreachable(o *Observation) []Finding {
 }
 
 // sharedTrouble is one finding for all members that share a cause.
-func (o *Observation) sharedTrouble(cause Cause, members []*Member) Finding {
+func (o *Observation) sharedTrouble(cause etcd.FaultKind, members []*Member) Finding {
 	t := troubles[cause]
 	f := Finding{
 		ID: t.id, Severity: o.lossOf(members[0]), Subject: members[0].Label(), Why: t.why, Fix: t.fix, Commands: t.commands, degrades: true,
@@ -155,7 +159,7 @@ func (o *Observation) sharedTrouble(cause Cause, members []*Member) Finding {
 func (o *Observation) down(m *Member) Finding {
 	t, ok := troubles[m.Reach.Cause]
 	if !ok {
-		t = troubles[Failed]
+		t = troubles[etcd.FaultCall]
 	}
 	f := Finding{
 		ID: t.id, Severity: o.lossOf(m), Subject: m.Label(), Title: m.Label() + ": " + t.title,
@@ -169,10 +173,10 @@ func (o *Observation) down(m *Member) Finding {
 		}
 		f.Evidence = append(f.Evidence, left)
 	}
-	if m.Reach.Cause == Silent {
+	if m.Reach.Cause == etcd.FaultBlackHole {
 		f.Commands = append(f.Commands, "curl -sv --max-time 3 "+m.Endpoint+"/version   # from the host of another member")
 	}
-	if m.Listed && o.serves() && (m.Reach.Cause == Refused || m.Reach.Cause == NoRoute) {
+	if m.Listed && o.serves() && (m.Reach.Cause == etcd.FaultRefused || m.Reach.Cause == etcd.FaultNoRoute) {
 		f.Commands = append(f.Commands, o.command("member remove "+m.ID, o.answering()...)+"   # only when its data is lost; then `member add`")
 	}
 	if !m.Listed && o.ClusterID != "" {
@@ -236,7 +240,7 @@ func (o *Observation) peersOf(m *Member) (connected, known bool) {
 // though too few are reachable.
 func (o *Observation) aliveElsewhere(m *Member) bool {
 	switch m.Reach.Cause {
-	case Refused, Silent, NoRoute, NoName, Failed:
+	case etcd.FaultRefused, etcd.FaultBlackHole, etcd.FaultNoRoute, etcd.FaultNoName, etcd.FaultCall:
 	default:
 		return false
 	}
@@ -250,7 +254,7 @@ func (o *Observation) aliveElsewhere(m *Member) bool {
 		return true
 	}
 	_, quorum, up := o.tally()
-	return o.serves() && up < quorum && m.Reach.Cause != Refused
+	return o.serves() && up < quorum && m.Reach.Cause != etcd.FaultRefused
 }
 
 // selfOnly says that a URL leads to whoever uses it.
@@ -287,18 +291,18 @@ func (o *Observation) closedFromHere(m *Member) Finding {
 func logins(o *Observation) []Finding {
 	var found []Finding
 	if o.Login != nil && o.Login.Cause != Answered {
-		t := troubles[LoginFailed]
-		if o.Login.Cause != LoginFailed {
+		t := troubles[etcd.FaultLoginFailed]
+		if o.Login.Cause != etcd.FaultLoginFailed {
 			t = trouble{id: "login-failed", title: "the login was not answered", why: "A login takes a quorum. Without it, what the cluster does not tell strangers stays unknown.", fix: "Look at the other findings first; if there are none, give more time with --timeout."}
 		}
 		f := Finding{
 			ID: t.id, Severity: Critical, Subject: "user " + o.User, Title: "Logging in as " + o.User + ": " + t.title,
 			Evidence: []string{o.Login.Text}, Why: t.why, Fix: t.fix,
 		}
-		if o.Login.Cause == LoginFailed {
+		if o.Login.Cause == etcd.FaultLoginFailed {
 			f.Commands = []string{o.etcdctl + " user passwd " + o.User + "   # as a user with the role root"}
 		}
-		if o.Login.Cause == NoAuth {
+		if o.Login.Cause == etcd.FaultNoAuth {
 			f = Finding{
 				ID: "login-needless", Severity: Info, Subject: "user " + o.User, Title: "Authentication is off: the user and the password were not needed",
 				Evidence: []string{o.Login.Text}, Why: "Anyone who can connect may read and write.", Fix: "Leave --user out, or turn authentication on.",
@@ -307,10 +311,10 @@ func logins(o *Observation) []Finding {
 		}
 		found = append(found, f)
 	}
-	if o.Login != nil && o.Login.Cause != Answered && o.Login.Cause != NoAuth {
+	if o.Login != nil && o.Login.Cause != Answered && o.Login.Cause != etcd.FaultNoAuth {
 		return found
 	}
-	for _, cause := range []Cause{LoginWanted, Denied} {
+	for _, cause := range []etcd.FaultKind{etcd.FaultLoginWanted, etcd.FaultDenied} {
 		var who []string
 		for _, m := range o.answering() {
 			if m.Serializable != nil && m.Serializable.Failed != nil && m.Serializable.Failed.Cause == cause {
