@@ -50,7 +50,7 @@ func (c *ClusterController) tellConditions(ctx context.Context, obj *v1alpha1.Et
 			continue
 		}
 		e := store.Event{Type: store.Normal, Reason: is.Reason, Message: is.Message, Source: "fleet"}
-		if bad := kind == v1alpha1.ConditionDegraded; (is.Status == v1alpha1.True) == bad && is.Reason != "Forming" {
+		if bad := kind == v1alpha1.ConditionDegraded; (is.Status == v1alpha1.True) == bad && is.Reason != "Forming" && is.Reason != "Suspended" {
 			e.Type = store.Warning
 		}
 		c.opts.Recorder.Record(ctx, store.About(obj, e))
