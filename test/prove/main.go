@@ -16,6 +16,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -137,8 +138,8 @@ func proveOne(ctx context.Context, e *env, it item, out io.Writer) bool {
 	return err == nil
 }
 
-// choose picks the items whose names begin with one of the names in only, which
-// commas separate; all if it is empty.
+// choose picks the items that only names, separated by commas, or whose names begin
+// so where none has that very name; all if it is empty.
 func choose(items []item, only string) ([]item, error) {
 	if strings.TrimSpace(only) == "" {
 		return items, nil
@@ -147,8 +148,9 @@ func choose(items []item, only string) ([]item, error) {
 	for prefix := range strings.SplitSeq(only, ",") {
 		prefix = strings.TrimSpace(prefix)
 		found := false
+		exact := slices.ContainsFunc(items, func(it item) bool { return it.name == prefix })
 		for i, it := range items {
-			if prefix != "" && strings.HasPrefix(it.name, prefix) {
+			if it.name == prefix || !exact && prefix != "" && strings.HasPrefix(it.name, prefix) {
 				wanted[i], found = true, true
 			}
 		}
