@@ -212,15 +212,17 @@ func TestJudgeScripts(t *testing.T) {
 }
 
 func TestChoose(t *testing.T) {
-	items := []item{{name: "kill-etcd"}, {name: "kill-all"}, {name: "law-empty"}}
+	items := []item{{name: "kill-etcd"}, {name: "kill-all"}, {name: "law"}, {name: "law-empty"}}
 	for _, tc := range []struct {
 		only string
 		want []string
 		bad  bool
 	}{
-		{"", []string{"kill-etcd", "kill-all", "law-empty"}, false},
+		{"", []string{"kill-etcd", "kill-all", "law", "law-empty"}, false},
+		{"law", []string{"law"}, false},
 		{"kill", []string{"kill-etcd", "kill-all"}, false},
 		{"law-empty, kill-a", []string{"kill-all", "law-empty"}, false},
+		{"kill-all-newer", nil, true},
 		{"kill,nothing", nil, true},
 		{",", nil, true},
 	} {
