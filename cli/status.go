@@ -27,7 +27,7 @@ const (
 	// refreshEvery is how often a watched status is asked for anew.
 	refreshEvery = time.Second
 	// maxViews is how many clusters are asked at once.
-	maxViews = 16
+	maxViews = 64
 )
 
 type statusOptions struct {
