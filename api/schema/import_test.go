@@ -30,8 +30,8 @@ func TestRulesOfImport(t *testing.T) {
 	for _, c := range []struct{ name, spec, field, want string }{
 		{"no endpoints", "spec: {management: Observe}", "spec.import", "needs import.endpoints"},
 		{"an empty list", "spec: {management: Observe, import: {endpoints: []}}", "spec.import.endpoints", "at least 1"},
-		{"no scheme", "spec: {management: Observe, import: {endpoints: ['a:1']}}", "spec.import.endpoints[0]", "should match"},
-		{"a path", "spec: {management: Observe, import: {endpoints: ['http://a:1/']}}", "spec.import.endpoints[0]", "should match"},
+		{"no scheme", "spec: {management: Observe, import: {endpoints: ['a:1']}}", "spec.import.endpoints[0]", "https://HOST:PORT"},
+		{"a path", "spec: {management: Observe, import: {endpoints: ['http://a:1/']}}", "spec.import.endpoints[0]", "https://HOST:PORT"},
 		{"twice", "spec: {management: Observe, import: {endpoints: ['http://a:1', 'http://a:1']}}", "spec.import.endpoints[1]", "Duplicate"},
 		{"import of a managed one", "spec: {version: 3.7.3, import: {endpoints: ['http://a:1']}}", "spec.import", "leave import out"},
 		{"3.4 managed", "spec: {version: 3.4.23}", "spec.version", "can be observed"},

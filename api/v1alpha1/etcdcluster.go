@@ -167,7 +167,7 @@ type ImportSpec struct {
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=32
 	// +kubebuilder:validation:items:MaxLength=300
-	// +kubebuilder:validation:items:Pattern=`^https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}$`
+	// +kubebuilder:validation:items:XValidation:rule="self.matches('^https?://([A-Za-z0-9._-]+|[[][0-9A-Fa-f:.]+[]]):[0-9]{1,5}$')",message="write it as a client URL, https://HOST:PORT, without a path"
 	// +listType=set
 	Endpoints []string `json:"endpoints"`
 
