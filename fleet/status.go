@@ -100,7 +100,10 @@ func setStatus(s *State, p progress, st *v1alpha1.EtcdClusterStatus) {
 	degraded := degradedCondition(s)
 	if updating(s, p) {
 		degraded.Status, degraded.Reason = v1alpha1.False, "Updating"
-		degraded.Message = p.task.Spec.Member + " is being restarted; the others serve"
+		degraded.Message = p.task.Spec.Member + " is being restarted"
+		if len(s.Members) > 1 {
+			degraded.Message += "; the others serve"
+		}
 	}
 	suspended := suspendedCondition(s)
 	for _, cond := range []v1alpha1.Condition{available, progressing, degraded, suspended} {
