@@ -179,7 +179,9 @@ func TestQuota(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, labOptions{members: 1, flags: []string{"--quota-backend-bytes=16777216"}}).ready()
 	c := l.client(l.members[0])
-	value := strings.Repeat("x", 1<<20)
+	// Small steps: the size is told only when a batch is committed, and several writes
+	// may go into one.
+	value := strings.Repeat("x", 1<<18)
 	l.until("nearly full", func(ctx context.Context) error {
 		if _, err := c.Put(ctx, "k", value); err != nil {
 			return err
