@@ -133,8 +133,45 @@ func proveDoctor(ctx context.Context, e *env) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return e.tests(ctx, more, "./inspect", "", 100, "TestHealthy", "TestMemberDown", "TestNoQuorum", "TestBlackHole", "TestNoSpace",
+	seen, err := e.tests(ctx, more, "./inspect", "", 100, "TestHealthy", "TestMemberDown", "TestNoQuorum", "TestBlackHole", "TestNoSpace",
 		"TestCertificates", "TestAuth", "TestMembership", "TestDifferentClusters", "TestHistory", "TestUnderLoad", "TestOlderEtcd", "TestOlderEtcdMixed")
+	if err != nil {
+		return seen, err
+	}
+	page, err := os.ReadFile(filepath.Join(e.repo, "docs", "doctor.md"))
+	if err != nil {
+		return seen, err
+	}
+	var tests []byte
+	for _, name := range []string{"sick_test.go", "older_test.go"} {
+		raw, readErr := os.ReadFile(filepath.Join(e.repo, "inspect", name))
+		if readErr != nil {
+			return seen, readErr
+		}
+		tests = append(tests, raw...)
+	}
+	return seen, judgeFindings(string(page), string(tests))
+}
+
+var findingHeading = regexp.MustCompile(`(?m)^#+ +([a-z][a-z0-9-]+)$`)
+
+// judgeFindings wants every finding of the page to be named by a test that makes a
+// real cluster sick: what only tables know has not been shown.
+func judgeFindings(page, tests string) error {
+	all := findingHeading.FindAllStringSubmatch(page, -1)
+	if len(all) == 0 {
+		return errors.New("the page names no finding")
+	}
+	var missing []string
+	for _, m := range all {
+		if !strings.Contains(tests, `"`+m[1]+`"`) {
+			missing = append(missing, m[1])
+		}
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("%d of %d findings were not shown on a real etcd: %s", len(missing), len(all), strings.Join(missing, ", "))
+	}
+	return nil
 }
 
 func proveConsole(ctx context.Context, e *env) (string, error) {

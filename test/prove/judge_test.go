@@ -265,3 +265,18 @@ func TestProveOne(t *testing.T) {
 		}
 	}
 }
+
+func TestJudgeFindings(t *testing.T) {
+	const page = "# Doctor\n## member-down\ntext\n## clock\n"
+	for tests, bad := range map[string]bool{
+		`finding(t, r, "member-down"); finding(t, r, "clock")`: false,
+		`finding(t, r, "member-down")`:                         true,
+	} {
+		if err := judgeFindings(page, tests); (err != nil) != bad {
+			t.Errorf("%s: %v", tests, err)
+		}
+	}
+	if judgeFindings("# Doctor\n", "") == nil {
+		t.Error("a page without findings passes")
+	}
+}
