@@ -163,9 +163,10 @@ func (l *lab) ready(nodes ...*node) *lab {
 		nodes = l.members
 	}
 	for _, n := range nodes {
-		c := l.client(n)
 		l.until("ready at "+n.name, func(ctx context.Context) error {
-			_, err := c.Get(ctx, "ready")
+			// Each try with a client of its own: one that met a member while it was
+			// starting may back off for longer than is waited here.
+			_, err := l.client(n).Get(ctx, "ready")
 			return err
 		})
 	}
