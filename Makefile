@@ -79,9 +79,9 @@ check-slow: $(GOTESTSUM) etcd-releases etcd-debian ## What takes too long for ev
 	@$(MAKE) browser
 	@$(MAKE) prove-ground
 
-# Etcds of other minors, which the tests run besides the one that is linked in.
+# Etcds of other minors and with known bugs, which the tests run besides the one that is linked in.
 # They are built from their modules, each in a module of its own.
-OLDER_ETCD := 3.5.35 3.6.16
+OLDER_ETCD := 3.5.2 3.5.5 3.5.35 3.6.16
 .PHONY: etcd-releases
 etcd-releases: $(OLDER_ETCD:%=.cache/etcd/%/etcd) ## Build the older etcds that check-slow tests with.
 .cache/etcd/%/etcd:

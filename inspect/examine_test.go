@@ -193,6 +193,12 @@ func TestExamine(t *testing.T) {
 		{"a clock that is off", func(o *Observation) { o.Members[0].Clock = &Clock{OffsetSeconds: -3, MarginSeconds: 0.5} }, "Healthy", []string{"warning clock"}},
 		{"a clock that may be off", func(o *Observation) { o.Members[0].Clock = &Clock{OffsetSeconds: 1.4, MarginSeconds: 0.5} }, "Healthy", nil},
 		{"slow reads", func(o *Observation) { o.Members[0].Linearizable.MedianMilliseconds = 150 }, "Healthy", []string{"warning slow-reads"}},
+		{"few reads, each of them slow", func(o *Observation) {
+			o.Members[0].Linearizable = &Latency{Reads: 2, MedianMilliseconds: 300, WorstMilliseconds: 350}
+		}, "Healthy", []string{"warning slow-reads"}},
+		{"one read, not slow enough to tell", func(o *Observation) {
+			o.Members[0].Linearizable = &Latency{Reads: 1, MedianMilliseconds: 300, WorstMilliseconds: 300}
+		}, "Healthy", nil},
 		{"one slow read", func(o *Observation) { o.Members[0].Linearizable.WorstMilliseconds = 800 }, "Healthy", []string{"info slow-reads"}},
 		{"a disk that is slow now", func(o *Observation) { o.Members[0].Metrics.RecentFsync = Quantile{Count: 200, P99Milliseconds: 20} }, "Healthy", []string{"warning slow-disk"}},
 		{"a disk that was slow once", func(o *Observation) { o.Members[0].Metrics.Fsync.P99Milliseconds = 20 }, "Healthy", []string{"info slow-disk"}},

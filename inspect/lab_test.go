@@ -47,14 +47,16 @@ type lab struct {
 	binary string
 	token  string
 	ca     *authority
-	flags  []string
+	// peers signs the certificates that members show each other.
+	peers *authority
+	flags []string
 }
 
 // node is one member.
 type node struct {
 	name, client, peer string
 	advertised, binary string
-	dir                string
+	dir, peerDir       string
 	cmd                *exec.Cmd
 	log                bytes.Buffer
 }
@@ -64,8 +66,13 @@ type labOptions struct {
 	binary  string
 	// binaries are those of the single members, where they differ.
 	binaries []string
-	// advertise is what the last member says its client URL is.
-	advertise string
+	// advertise is what the last member says its client URL is, and listen the
+	// address where it really is.
+	advertise, listen string
+	// dir is where the first member keeps its data.
+	dir string
+	// peers makes the members use TLS among themselves.
+	peers *authority
 	// ca makes it use TLS between clients and members; clientCerts demands theirs.
 	ca          *authority
 	clientCerts bool
@@ -77,7 +84,7 @@ type labOptions struct {
 
 func newLab(t *testing.T, o labOptions) *lab {
 	t.Helper()
-	l := &lab{t: t, binary: o.binary, ca: o.ca, flags: o.flags, token: t.Name() + strconv.FormatInt(time.Now().UnixNano(), 10)}
+	l := &lab{t: t, binary: o.binary, ca: o.ca, peers: o.peers, flags: o.flags, token: t.Name() + strconv.FormatInt(time.Now().UnixNano(), 10)}
 	if l.binary == "" {
 		l.binary = selfAsEtcd(t)
 	}
@@ -91,11 +98,19 @@ func newLab(t *testing.T, o labOptions) *lab {
 			l.flags = append(l.flags, "--client-cert-auth", "--trusted-ca-file="+write(t, dir, "ca.crt", o.ca.roots()))
 		}
 	}
+	peerScheme := "http"
+	if o.peers != nil {
+		peerScheme = "https"
+	}
 	for i := range o.members {
 		l.members = append(l.members, &node{
 			name: fmt.Sprintf("m%d", i+1), dir: t.TempDir(),
-			client: scheme + "://" + freeAddress(t), peer: "http://" + freeAddress(t),
+			client: scheme + "://" + freeAddress(t), peer: peerScheme + "://" + freeAddress(t),
 		})
+	}
+	l.members[0].dir = cmp.Or(o.dir, l.members[0].dir)
+	if o.listen != "" {
+		l.members[len(l.members)-1].client = scheme + "://" + o.listen
 	}
 	if o.advertise != "" {
 		l.members[len(l.members)-1].advertised = o.advertise
@@ -111,6 +126,32 @@ func newLab(t *testing.T, o labOptions) *lab {
 		l.start(n, "--initial-cluster="+l.initial(l.members...), "--initial-cluster-state=new", "--initial-cluster-token="+l.token)
 	}
 	return l
+}
+
+// peerFlags has a member show a certificate of its own to the others.
+func (l *lab) peerFlags(n *node) []string {
+	l.t.Helper()
+	if l.peers == nil {
+		return nil
+	}
+	if n.peerDir == "" {
+		n.peerDir = l.t.TempDir()
+		write(l.t, n.peerDir, "ca.crt", l.peers.roots())
+		l.certify(n, l.peers)
+	}
+	file := func(name string) string { return filepath.Join(n.peerDir, name) }
+	return []string{
+		"--peer-client-cert-auth", "--peer-trusted-ca-file=" + file("ca.crt"),
+		"--peer-cert-file=" + file("peer.crt"), "--peer-key-file=" + file("peer.key"),
+	}
+}
+
+// certify puts a certificate in a member's place; etcd reads it for each connection.
+func (l *lab) certify(n *node, by *authority) {
+	l.t.Helper()
+	cert, key := by.issue(l.t, pki.Peer, n.name, nil)
+	write(l.t, n.peerDir, "peer.crt", cert)
+	write(l.t, n.peerDir, "peer.key", key)
 }
 
 func (l *lab) initial(members ...*node) string {
@@ -129,6 +170,7 @@ func (l *lab) start(n *node, more ...string) {
 		"--listen-peer-urls=" + n.peer, "--initial-advertise-peer-urls=" + n.peer, "--heartbeat-interval=50", "--election-timeout=500",
 		"--logger=zap", "--log-level=warn",
 	}, l.flags...)
+	args = append(args, l.peerFlags(n)...)
 	binary := cmp.Or(n.binary, l.binary)
 	cmd := exec.CommandContext(context.WithoutCancel(l.t.Context()), binary, append(args, more...)...)
 	cmd.Stderr, cmd.Stdout = &n.log, &n.log
@@ -154,6 +196,16 @@ func (n *node) stop() {
 		_ = n.cmd.Wait()
 		n.cmd = nil
 	}
+}
+
+// end stops a member as systemd does: what it has is written.
+func (n *node) end(t *testing.T) {
+	t.Helper()
+	if err := n.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	_ = n.cmd.Wait() // it ends with the signal
+	n.cmd = nil
 }
 
 // ready waits until the cluster serves at all the nodes.
@@ -307,7 +359,12 @@ type authority struct {
 
 func newAuthority(t *testing.T) *authority {
 	t.Helper()
-	cert, key, err := pki.NewCA("test CA", 1000*time.Hour*24, time.Now().Add(-200*24*time.Hour))
+	return newAuthorityFor(t, 1000*24*time.Hour, time.Now().Add(-200*24*time.Hour))
+}
+
+func newAuthorityFor(t *testing.T, validity time.Duration, from time.Time) *authority {
+	t.Helper()
+	cert, key, err := pki.NewCA("test CA", validity, from)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,7 +8,7 @@ const (
 	medianSlow = 100
 	medianBad  = 1000
 	worstSlow  = 500
-	// fewReads say nothing about a median.
+	// fewReads say nothing about a median, unless they are few since each was slow.
 	fewReads = 5
 )
 
@@ -18,10 +18,10 @@ func latency(o *Observation) []Finding {
 	for _, m := range o.answering() {
 		l := m.Linearizable
 		kind := "linearizable"
-		if l == nil || l.Reads < fewReads {
+		if !l.tells() {
 			l, kind = m.Serializable, "serializable"
 		}
-		if l == nil || l.Reads < fewReads {
+		if !l.tells() {
 			continue
 		}
 		f := Finding{
@@ -47,6 +47,12 @@ func latency(o *Observation) []Finding {
 		found = append(found, f)
 	}
 	return found
+}
+
+// tells says that there is something to judge by: enough reads, or fewer that took
+// most of the time there was.
+func (l *Latency) tells() bool {
+	return l != nil && (l.Reads >= fewReads || float64(l.Reads)*l.MedianMilliseconds > worstSlow)
 }
 
 func latencyEvidence(m *Member) []string {

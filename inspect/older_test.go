@@ -29,15 +29,26 @@ func olderReleases(t *testing.T) map[string]string {
 			found[filepath.Base(filepath.Dir(p))] = p
 		}
 	}
-	if len(found) < 3 {
-		t.Fatalf("%s and %s-debian hold %d releases, want 3.4, 3.5 and 3.6", dir, dir, len(found))
+	for _, v := range append(slices.Clone(maintained), withBugs...) {
+		if found[v] == "" {
+			t.Fatalf("%s and %s-debian hold no etcd %s: make etcd-releases etcd-debian", dir, dir, v)
+		}
 	}
 	return found
 }
 
+var (
+	// maintained releases of the older minors, and what distributions still ship.
+	maintained = []string{"3.4.23", "3.5.35", "3.6.16"}
+	// withBugs are releases that nobody should run any more.
+	withBugs = []string{"3.5.2", "3.5.5"}
+)
+
 // TestOlderEtcd: what is seen of 3.7 is seen of the older ones, as far as they tell.
 func TestOlderEtcd(t *testing.T) {
-	for version, binary := range olderReleases(t) {
+	found := olderReleases(t)
+	for _, version := range maintained {
+		binary := found[version]
 		t.Run(version, func(t *testing.T) {
 			t.Run("down and without quorum", func(t *testing.T) { olderDown(t, binary, version) })
 			t.Run("no space", func(t *testing.T) { olderNoSpace(t, binary) })
@@ -56,6 +67,45 @@ func TestOlderEtcdMixed(t *testing.T) {
 	f := finding(t, r, "mixed-versions")
 	if f.Severity != inspect.Warning || !strings.Contains(f.Title, "3.5.35 and 3.6.16") || r.State != v1alpha1.StateHealthy {
 		t.Errorf("%s %s: %s", r.State, f.Severity, f.Title)
+	}
+}
+
+// TestOlderEtcdBugs: releases with known bugs are told by name, with what mends them,
+// where they concern this cluster.
+func TestOlderEtcdBugs(t *testing.T) {
+	found := olderReleases(t)
+	for _, tc := range []struct {
+		version string
+		bugs    []string
+		not     []string
+	}{
+		{
+			"3.5.2",
+			[]string{
+				"bug-data-inconsistency", "bug-defrag-crash", "bug-single-durability", "bug-compaction-crash",
+				"bug-watch-loss", "bug-auth-bypass", "bug-watch-bypass", "upgrade-to-3.6",
+			},
+			[]string{"bug-auth-snapshot"},
+		},
+		{"3.5.5", []string{"bug-defrag-crash", "bug-auth-snapshot", "bug-auth-bypass"}, []string{"bug-data-inconsistency", "bug-single-durability"}},
+		{"3.6.16", nil, []string{"bug-auth-bypass", "bug-watch-bypass", "upgrade-to-3.7"}},
+	} {
+		t.Run(tc.version, func(t *testing.T) {
+			l := newLab(t, labOptions{members: 1, binary: found[tc.version]}).ready()
+			withAuth(l)
+			r := look(t, inspect.Options{Endpoints: l.urls(), User: "root", Password: "secret"})
+			for _, id := range tc.bugs {
+				f := finding(t, r, id)
+				if !strings.Contains(f.Title, tc.version) || !strings.Contains(strings.Join(f.Evidence, "\n"), "source: https://") {
+					t.Errorf("%s: %q", f.Title, f.Evidence)
+				}
+			}
+			for _, f := range r.Findings {
+				if slices.Contains(tc.not, f.ID) {
+					t.Errorf("%s was told of etcd %s", f.ID, tc.version)
+				}
+			}
+		})
 	}
 }
 

@@ -144,15 +144,8 @@ func TestOlderEtcdImported(t *testing.T) {
 	if dir == "" {
 		t.Skip("older etcds are built and run by make check-slow (QUORATE_ETCD_RELEASES)")
 	}
-	found, err := filepath.Glob(filepath.Join(dir, "3.*", "etcd"))
-	must(t, err)
-	debian, err := filepath.Glob(filepath.Join(dir+"-debian", "3.*", "etcd"))
-	must(t, err)
-	if found = append(found, debian...); len(found) < 3 {
-		t.Fatalf("%s and %s-debian hold %d releases, want 3.4, 3.5 and 3.6", dir, dir, len(found))
-	}
-	for _, path := range found {
-		t.Run(filepath.Base(filepath.Dir(path)), func(t *testing.T) { testImported(t, path) })
+	for _, path := range []string{dir + "-debian/3.4.23", dir + "/3.5.35", dir + "/3.6.16"} {
+		t.Run(filepath.Base(path), func(t *testing.T) { testImported(t, filepath.Join(path, "etcd")) })
 	}
 }
 

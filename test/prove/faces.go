@@ -134,7 +134,8 @@ func proveDoctor(ctx context.Context, e *env) (string, error) {
 		return "", err
 	}
 	seen, err := e.tests(ctx, more, "./inspect", "", 100, "TestHealthy", "TestMemberDown", "TestNoQuorum", "TestBlackHole", "TestNoSpace",
-		"TestCertificates", "TestAuth", "TestMembership", "TestDifferentClusters", "TestHistory", "TestUnderLoad", "TestOlderEtcd", "TestOlderEtcdMixed")
+		"TestCertificates", "TestAuth", "TestMembership", "TestDifferentClusters", "TestHistory", "TestUnderLoad", "TestClock", "TestSlowReads", "TestCorrupt", "TestSizesDiffer",
+		"TestLeaderChanges", "TestCutOff", "TestSlowDisk", "TestOlderEtcd", "TestOlderEtcdMixed", "TestOlderEtcdBugs")
 	if err != nil {
 		return seen, err
 	}
@@ -143,8 +144,13 @@ func proveDoctor(ctx context.Context, e *env) (string, error) {
 		return seen, err
 	}
 	var tests []byte
-	for _, name := range []string{"sick_test.go", "older_test.go"} {
-		raw, readErr := os.ReadFile(filepath.Join(e.repo, "inspect", name))
+	// The tests on real clusters; the others know tables.
+	files, err := filepath.Glob(filepath.Join(e.repo, "inspect", "sick*_test.go"))
+	if err != nil {
+		return seen, err
+	}
+	for _, file := range append(files, filepath.Join(e.repo, "inspect", "older_test.go")) {
+		raw, readErr := os.ReadFile(file)
 		if readErr != nil {
 			return seen, readErr
 		}
