@@ -25,6 +25,7 @@ import (
 	"github.com/quorate/quorate/etcd"
 	"github.com/quorate/quorate/inspect"
 	"github.com/quorate/quorate/pki"
+	"github.com/quorate/quorate/test/freeport"
 )
 
 // TestMain makes the test binary act as etcd too.
@@ -105,7 +106,7 @@ func newLab(t *testing.T, o labOptions) *lab {
 	for i := range o.members {
 		l.members = append(l.members, &node{
 			name: fmt.Sprintf("m%d", i+1), dir: t.TempDir(),
-			client: scheme + "://" + freeAddress(t), peer: peerScheme + "://" + freeAddress(t),
+			client: scheme + "://" + freeport.Address(t), peer: peerScheme + "://" + freeport.Address(t),
 		})
 	}
 	l.members[0].dir = cmp.Or(o.dir, l.members[0].dir)
@@ -330,16 +331,6 @@ func selfAsEtcd(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return path
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = ln.Close() }()
-	return ln.Addr().String()
 }
 
 func write(t *testing.T, dir, name string, data []byte) string {

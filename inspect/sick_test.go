@@ -13,6 +13,7 @@ import (
 	"github.com/quorate/quorate/api/v1alpha1"
 	"github.com/quorate/quorate/inspect"
 	"github.com/quorate/quorate/pki"
+	"github.com/quorate/quorate/test/freeport"
 )
 
 // TestHealthy: nothing worth a warning is said of a healthy cluster, and looking at
@@ -314,7 +315,7 @@ func TestMembership(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, labOptions{members: 1}).ready()
 	c := l.client(l.members[0])
-	learner := &node{name: "l1", dir: t.TempDir(), client: "http://" + freeAddress(t), peer: "http://" + freeAddress(t)}
+	learner := &node{name: "l1", dir: t.TempDir(), client: "http://" + freeport.Address(t), peer: "http://" + freeport.Address(t)}
 	l.must("add a learner", func(ctx context.Context) error {
 		_, err := c.MemberAddAsLearner(ctx, []string{learner.peer})
 		return err
@@ -350,7 +351,7 @@ func TestVoterNeverStarted(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, labOptions{members: 1}).ready()
 	c := l.client(l.members[0])
-	peer := "http://" + freeAddress(t)
+	peer := "http://" + freeport.Address(t)
 	l.must("add a member", func(ctx context.Context) error {
 		_, err := c.MemberAdd(ctx, []string{peer})
 		return err

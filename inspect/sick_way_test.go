@@ -13,6 +13,7 @@ import (
 	"github.com/quorate/quorate/api/v1alpha1"
 	"github.com/quorate/quorate/inspect"
 	"github.com/quorate/quorate/pki"
+	"github.com/quorate/quorate/test/freeport"
 )
 
 // between stands in front of a member, as a load balancer does. Each piece of what
@@ -63,7 +64,7 @@ func between(t *testing.T, member string, change func([]byte) []byte) string {
 // front of it.
 func advertisedThrough(t *testing.T, change func([]byte) []byte) (endpoint string) {
 	t.Helper()
-	address := freeAddress(t)
+	address := freeport.Address(t)
 	endpoint = between(t, address, change)
 	newLab(t, labOptions{members: 1, listen: address, advertise: endpoint}).ready()
 	return endpoint
@@ -111,7 +112,7 @@ func TestSlowReads(t *testing.T) {
 // closes them.
 func TestEmptyBalancer(t *testing.T) {
 	t.Parallel()
-	address := freeAddress(t)
+	address := freeport.Address(t)
 	l := newLab(t, labOptions{members: 3, listen: address, advertise: between(t, address, func(b []byte) []byte { return b })}).ready()
 	l.members[2].stop()
 	l.ready(l.members[:2]...)

@@ -6,7 +6,6 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,6 +18,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/quorate/quorate/pki"
+	"github.com/quorate/quorate/test/freeport"
 )
 
 // foreign is an etcd cluster that Quorate did not make.
@@ -85,7 +85,7 @@ func startForeign(t *testing.T, o foreignOptions) *foreign {
 	}
 	for i := range o.Members {
 		f.members = append(f.members, &foreignMember{
-			name: fmt.Sprintf("m%d", i+1), client: scheme + "://" + freeAddress(t), peer: "http://" + freeAddress(t),
+			name: fmt.Sprintf("m%d", i+1), client: scheme + "://" + freeport.Address(t), peer: "http://" + freeport.Address(t),
 		})
 	}
 	t.Cleanup(func() {
@@ -98,14 +98,6 @@ func startForeign(t *testing.T, o foreignOptions) *foreign {
 	}
 	f.awaitServing()
 	return f
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	must(t, err)
-	must(t, ln.Close())
-	return ln.Addr().String()
 }
 
 // certify makes the servers' certificate anew; etcd reads it for the next connection.
