@@ -29,7 +29,7 @@ var layers = []string{
 	"etcd pki release datadir history",
 	"store",
 	"driver",
-	"fleet hosts formation backup keyspace inspect mirror proxy chaos bench monitor convert",
+	"fleet hosts formation backup keyspace inspect mirror proxy chaos bench check monitor convert",
 	"agent server operator",
 	"app",
 	"cli",
