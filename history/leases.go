@@ -134,7 +134,7 @@ func (c *checker) checkLeases() {
 			late = max(late, c.lateness(l, rev, calls))
 		}
 		for _, i := range l.asked {
-			if o := &c.h.Operations[i]; o.Outcome == OK && o.TTL <= 0 {
+			if o := &c.h.Operations[i]; o.Outcome == OK && o.TTL < 0 { // 0 is less than a second
 				c.gone(id, l, i)
 			}
 		}

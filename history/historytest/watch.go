@@ -41,7 +41,7 @@ func (s *simulation) doLease(o *history.Operation) {
 			return
 		}
 		o.TTL = (l.expires - s.now) / int64(time.Second)
-		o.TTL = max(o.TTL, 1)
+		o.TTL = max(o.TTL, 0) // etcd tells whole seconds
 	case history.LeaseRevoke:
 		if s.leases[o.Lease] == nil {
 			if o.Outcome == history.OK {
