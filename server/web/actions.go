@@ -54,6 +54,15 @@ type actionData struct {
 	Observed        bool
 }
 
+// Verb is what the action is called: a cluster that is observed is not deleted by
+// being forgotten.
+func (d *actionData) Verb() string {
+	if d.Observed && d.Action == "delete" {
+		return "forget"
+	}
+	return d.Action
+}
+
 // actionDialog shows what an action would do, and asks.
 func (c *console) actionDialog(v *visit) error {
 	ctx, cancel := v.bounded()

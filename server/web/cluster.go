@@ -118,11 +118,12 @@ func (d *clusterData) sum() {
 	d.Version = versionOf(d.Cluster)
 	for i := range d.View.Members {
 		m := &d.View.Members[i]
+		// Learners don't count: they serve, and decide nothing.
 		if m.Role != v1alpha1.RoleLearner {
 			d.Voters++
-		}
-		if m.Healthy {
-			d.Healthy++
+			if m.Healthy {
+				d.Healthy++
+			}
 		}
 		if m.Role == v1alpha1.RoleLeader {
 			d.Leader = m

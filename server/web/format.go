@@ -85,7 +85,27 @@ func (c catalog) age(at any, now time.Time) string {
 	if t.IsZero() {
 		return c.word("age", "never")
 	}
-	d := max(now.Sub(t), 0)
+	return c.span(now.Sub(t))
+}
+
+// phrase is the age within words of its own: how long ago, or for how long.
+func (c catalog) phrase(key string, at any, now time.Time) (string, error) {
+	age := c.age(at, now)
+	if timeOf(at).IsZero() {
+		return age, nil
+	}
+	return c.text(key, age)
+}
+
+// until says in how long something will be, and when.
+func (c catalog) until(at any, now time.Time) (string, error) {
+	t := timeOf(at)
+	return c.text("age.until", c.span(t.Sub(now)), t.UTC().Format("2006-01-02 15:04"))
+}
+
+// span writes a length of time in its largest unit.
+func (c catalog) span(d time.Duration) string {
+	d = max(d, 0)
 	value, unit := int(d/time.Second), "s"
 	switch {
 	case d >= 48*time.Hour:
@@ -111,13 +131,35 @@ func stampText(at any) string {
 	return t.UTC().Format(time.RFC3339)
 }
 
-// clockText is the time of day.
-func clockText(at any) string {
-	t := timeOf(at)
-	if t.IsZero() {
+// clockText is the time of day, with the day unless it is today's. All times that
+// the console writes are UTC, as in logs and on the command line, so that what is
+// on one page can be compared with another and with what somebody else sees.
+func clockText(at any, now time.Time) string {
+	t := timeOf(at).UTC()
+	now = now.UTC()
+	switch {
+	case t.IsZero():
 		return ""
+	case t.Year() != now.Year():
+		return t.Format("2006-01-02 15:04:05")
+	case t.YearDay() != now.YearDay():
+		return t.Format("01-02 15:04:05")
 	}
-	return t.UTC().Format("15:04:05")
+	return t.Format(time.TimeOnly)
+}
+
+// signals are the names that people know of what the kernel's words stand for.
+var signals = map[string]string{
+	"killed": "SIGKILL", "terminated": "SIGTERM", "interrupt": "SIGINT", "quit": "SIGQUIT", "aborted": "SIGABRT", "hangup": "SIGHUP",
+	"segmentation fault": "SIGSEGV", "bus error": "SIGBUS", "illegal instruction": "SIGILL", "floating point exception": "SIGFPE",
+}
+
+// signalText names a signal the same in every language.
+func signalText(text string) string {
+	if name, ok := signals[text]; ok {
+		return name
+	}
+	return text
 }
 
 // shortText cuts a long text, such as a digest, in its middle.

@@ -2,6 +2,7 @@ package web
 
 import (
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -114,16 +115,42 @@ type tasksData struct {
 
 	Tasks []*v1alpha1.EtcdTask
 	Phase string
+	// Namespace and Cluster narrow the list; both are empty for all.
+	Namespace, Cluster string
+	// Total there are, of which Tasks are the latest.
 	Total int
+}
+
+// Query is that of the list with another phase.
+func (d *tasksData) Query(phase string) string {
+	q := url.Values{}
+	for name, value := range map[string]string{"phase": phase, "namespace": d.Namespace, "cluster": d.Cluster} {
+		if value != "" {
+			q.Set(name, value)
+		}
+	}
+	if len(q) == 0 {
+		return ""
+	}
+	return "?" + q.Encode()
 }
 
 func (c *console) tasksPage(v *visit) error {
 	ctx, cancel := v.bounded()
 	defer cancel()
-	d := tasksData{frame: c.frame(v, "tasks", "").with("quorate get tasks -A"), Phase: v.r.URL.Query().Get("phase")}
-	list, err := tasks(ctx, v, store.ListOptions{})
+	q := v.r.URL.Query()
+	d := &tasksData{frame: c.frame(v, "tasks", "").with("quorate get tasks -A"), Phase: q.Get("phase"), Namespace: q.Get("namespace"), Cluster: q.Get("cluster")}
+	opts := store.ListOptions{Namespace: d.Namespace}
+	if d.Cluster != "" {
+		opts.Labels = map[string]string{v1alpha1.LabelCluster: d.Cluster}
+	}
+	list, err := tasks(ctx, v, opts)
 	if err != nil {
 		return err
+	}
+	if d.Cluster != "" && len(list) > 0 {
+		// Only names that exist come into a command to copy: an address may hold anything.
+		d.Command = "quorate get tasks -l " + v1alpha1.LabelCluster + "=" + d.Cluster + inNamespace(list[0].Namespace)
 	}
 	if d.Phase == "open" {
 		list = slices.DeleteFunc(list, func(t *v1alpha1.EtcdTask) bool { return t.Finished() })
@@ -138,6 +165,8 @@ type activityData struct {
 
 	Events       []store.Event
 	Type, Search string
+	// Total there are, of which Events are the latest.
+	Total int
 }
 
 func (c *console) activityPage(v *visit) error {
@@ -153,6 +182,6 @@ func (c *console) activityPage(v *visit) error {
 		text := strings.ToLower(strings.Join([]string{e.Namespace, e.Name, e.Cluster, e.Reason, e.Message}, " "))
 		return d.Type != "" && string(e.Type) != d.Type || !strings.Contains(text, strings.ToLower(d.Search))
 	})
-	d.Events = latest(events, listedEvents)
+	d.Total, d.Events = len(events), latest(events, listedEvents)
 	return c.pages.render(v, http.StatusOK, "activity", d)
 }

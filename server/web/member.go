@@ -204,6 +204,7 @@ func parseLine(text string) logLine {
 	if line.Time == "" {
 		line.Time = take(fields, "time")
 	}
+	line.Time = inUTC(line.Time)
 	line.Level = strings.ToLower(line.Level)
 	delete(fields, "logger")
 	keys := make([]string, 0, len(fields))
@@ -218,6 +219,17 @@ func parseLine(text string) logLine {
 	}
 	line.More = strings.TrimSpace(more.String())
 	return line
+}
+
+// inUTC brings the time of a line into the zone of the page: etcd writes that of its
+// host. What is no time stays as it is.
+func inUTC(stamp string) string {
+	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05.999999999Z0700"} {
+		if t, err := time.Parse(layout, stamp); err == nil {
+			return t.UTC().Format(time.RFC3339Nano)
+		}
+	}
+	return stamp
 }
 
 func take(fields map[string]json.RawMessage, name string) string {

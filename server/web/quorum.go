@@ -11,9 +11,13 @@ import (
 const (
 	drawingWidth = 340.0
 	centerX      = drawingWidth / 2
-	centerY      = 152.0
 	ringRadius   = 92.0
-	nodeRadius   = 21.0
+	// wideRadius is that of more members than ringMost, whose names need the room.
+	wideRadius = 112.0
+	ringMost   = 5
+	// aboveRing is the room for the topmost node and its name.
+	aboveRing  = 60.0
+	nodeRadius = 21.0
 )
 
 // drawing is the picture of a cluster's members on a circle, with a link from the
@@ -23,6 +27,8 @@ type drawing struct {
 	Links []link
 	// Ring: there are several, so that a circle joins them.
 	Ring bool
+	// Y is the middle of the circle, and Radius its own.
+	Y, Radius float64
 	// Height that the nodes and their names take.
 	Height float64
 }
@@ -50,15 +56,19 @@ type link struct {
 // picture whose parts jump tells nothing.
 func draw(members []v1alpha1.MemberView, wanted int) drawing {
 	n := max(len(members), wanted)
-	d := drawing{Ring: n > 1}
+	d := drawing{Ring: n > 1, Radius: ringRadius}
+	if n > ringMost {
+		d.Radius = wideRadius
+	}
+	d.Y = d.Radius + aboveRing
 	leader := -1
 	for i := range n {
 		angle := 2*math.Pi*float64(i)/float64(n) - math.Pi/2
-		radius := ringRadius
+		radius := d.Radius
 		if n == 1 {
 			radius *= 0.6
 		}
-		p := node{X: round(centerX + radius*math.Cos(angle)), Y: round(centerY + radius*math.Sin(angle)), Missing: i >= len(members)}
+		p := node{X: round(centerX + radius*math.Cos(angle)), Y: round(d.Y + radius*math.Sin(angle)), Missing: i >= len(members)}
 		p.place(angle)
 		if !p.Missing {
 			m := &members[i]
@@ -71,7 +81,7 @@ func draw(members []v1alpha1.MemberView, wanted int) drawing {
 		d.Nodes = append(d.Nodes, p)
 	}
 	for i := range d.Nodes {
-		d.Height = max(d.Height, d.Nodes[i].Y+nodeRadius+40, centerY+ringRadius/2)
+		d.Height = max(d.Height, d.Nodes[i].Y+nodeRadius+43, d.Y+d.Radius/2)
 		switch {
 		case leader >= 0 && i != leader:
 			d.Links = append(d.Links, between(&d.Nodes[leader], &d.Nodes[i], d.Nodes[i].Up))
@@ -86,10 +96,11 @@ func draw(members []v1alpha1.MemberView, wanted int) drawing {
 
 // place puts the texts outside of the circle, below or above the node.
 func (p *node) place(angle float64) {
+	// A leader's halo is 5 wider than its node.
 	const line = 16
-	p.NameY = p.Y + nodeRadius + 17
+	p.NameY = p.Y + nodeRadius + 20
 	if math.Sin(angle) < -0.2 {
-		p.NameY = p.Y - nodeRadius - 10 - line
+		p.NameY = p.Y - nodeRadius - 13 - line
 	}
 	p.RoleY = p.NameY + line
 }

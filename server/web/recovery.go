@@ -240,7 +240,7 @@ func (r *recovery) date(v *v1alpha1.ClusterView) {
 // killed member may be back before or after the others have a leader.
 func (r *recovery) see(v *v1alpha1.ClusterView, at int64) []mark {
 	var leader, killed *v1alpha1.MemberView
-	healthy := 0
+	healthy, voters := 0, 0
 	for i := range v.Members {
 		m := &v.Members[i]
 		if m.Role == v1alpha1.RoleLeader && m.Answered {
@@ -249,6 +249,10 @@ func (r *recovery) see(v *v1alpha1.ClusterView, at int64) []mark {
 		if m.Name == r.killed {
 			killed = m
 		}
+		if m.Role == v1alpha1.RoleLearner {
+			continue
+		}
+		voters++
 		if m.Healthy {
 			healthy++
 		}
@@ -268,7 +272,7 @@ func (r *recovery) see(v *v1alpha1.ClusterView, at int64) []mark {
 		return marks
 	}
 	back := reached("back", killed != nil && killed.Answered, mark{Member: r.killed})
-	if !reached("elected", elected, nameOf(leader)) || !reached("serving", healthy >= quorumOf(len(v.Members)), mark{}) || !back {
+	if !reached("elected", elected, nameOf(leader)) || !reached("serving", healthy >= quorumOf(voters), mark{}) || !back {
 		return marks
 	}
 	r.healed = reached("healthy", v.State == v1alpha1.StateHealthy, mark{})

@@ -67,22 +67,26 @@ func loadPages() (*pages, error) {
 // functions are those that templates call.
 func functions(words catalog) template.FuncMap {
 	return template.FuncMap{
-		"t":      words.text,
-		"tn":     words.count,
-		"word":   words.word,
-		"part":   func(m v1alpha1.MemberView) string { return words.word("", part(&m)) },
-		"sign":   signOf,
-		"bytes":  bytesText,
-		"number": numberText,
-		"ms":     millisText,
-		"age":    func(at any) string { return words.age(at, time.Now()) },
-		"stamp":  stampText,
-		"clock":  clockText,
-		"short":  shortText,
-		"args":   arguments,
-		"share":  share,
-		"int":    func(n int64) int { return int(n) },
-		"langs":  func() []string { return langs },
+		"t":       words.text,
+		"tn":      words.count,
+		"word":    words.word,
+		"part":    func(m v1alpha1.MemberView) string { return words.word("", part(&m)) },
+		"sign":    signOf,
+		"ago":     func(at any) (string, error) { return words.phrase("age.ago", at, time.Now()) },
+		"lasting": func(at any) (string, error) { return words.phrase("age.for", at, time.Now()) },
+		"until":   func(at any) (string, error) { return words.until(at, time.Now()) },
+		"bytes":   bytesText,
+		"number":  numberText,
+		"ms":      millisText,
+		"age":     func(at any) string { return words.age(at, time.Now()) },
+		"stamp":   stampText,
+		"clock":   func(at any) string { return clockText(at, time.Now()) },
+		"signal":  signalText,
+		"short":   shortText,
+		"args":    arguments,
+		"share":   share,
+		"int":     func(n int64) int { return int(n) },
+		"langs":   func() []string { return langs },
 	}
 }
 
@@ -95,8 +99,8 @@ func (p *pages) render(v *visit, code int, name string, data any) error {
 	}
 	v.Header().Set("Content-Type", "text/html; charset=utf-8")
 	v.WriteHeader(code)
-	_, err = v.Write(text)
-	return err
+	_, _ = v.Write(text) // who has gone does not read it, nor a page about that
+	return nil
 }
 
 func (p *pages) text(lang, name string, data any) ([]byte, error) {
@@ -157,6 +161,17 @@ func (c *console) frame(v *visit, name, title string) frame {
 		Page: name, Title: title, Lang: v.look.Lang, Theme: v.look.Theme,
 		Path: v.r.URL.RequestURI(), Known: v.api != nil,
 	}
+}
+
+// Section is the page of the bar at the top that this one lies below; "" for none.
+func (f frame) Section() string {
+	switch f.Page {
+	case "cluster", "member", "create", "edit", "import":
+		return "fleet"
+	case "host":
+		return "hosts"
+	}
+	return ""
 }
 
 // with returns the frame with its command.

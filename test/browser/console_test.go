@@ -103,6 +103,12 @@ func (b *browser) kill(t *testing.T) {
 	b.await("it to be healthy", healthy)
 	if dir := screenshotDir(); dir != "" {
 		b.picture(filepath.Join(dir, "recovery.png"))
+		b.prefer("dark")
+		b.do(chromedp.EmulateViewport(390, 900))
+		b.fits("the recovery")
+		b.picture(filepath.Join(dir, "recovery-dark-390.png"))
+		b.do(chromedp.EmulateViewport(1440, 900))
+		b.prefer("light")
 	}
 }
 
@@ -249,9 +255,7 @@ func (b *browser) screenshots(t *testing.T, server string) {
 						b.await("the log", `document.querySelectorAll(".logline").length > 5`)
 					}
 					b.await("what is fetched afterwards", `document.readyState === "complete" && (!document.querySelector("#row-default\\.playground") || document.querySelector("#row-default\\.playground .figure"))`)
-					if wide := js[int](b, "document.documentElement.scrollWidth - innerWidth"); wide > 0 {
-						t.Errorf("%s at %d in %s is %d pixels too wide", s.name, width, lang, wide)
-					}
+					b.fits(fmt.Sprintf("%s at %d in %s", s.name, width, lang))
 					b.picture(filepath.Join(dir, fmt.Sprintf("%s-%s-%s-%d.png", s.name, theme, lang, width)))
 				}
 			}

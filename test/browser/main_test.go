@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/cdproto/runtime"
@@ -296,6 +297,26 @@ func (b *browser) cookie(server, name, value string) {
 	if _, err := chromedp.Call(b.ctx, network.SetCookie, network.SetCookieParams{Name: name, Value: value, URL: server}); err != nil {
 		b.t.Fatal(err)
 	}
+}
+
+// fits fails the test if the page must be scrolled sideways.
+func (b *browser) fits(what string) {
+	b.t.Helper()
+	if wide := js[int](b, "document.documentElement.scrollWidth - innerWidth"); wide > 0 {
+		b.t.Errorf("%s is %d pixels too wide", what, wide)
+	}
+}
+
+// prefer makes the system prefer light or dark, and waits until the page has turned.
+func (b *browser) prefer(theme string) {
+	b.t.Helper()
+	_, err := chromedp.Call(b.ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
+		Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: theme}},
+	})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.await("the colours to have changed", `!document.getAnimations().some((a) => a instanceof CSSTransition)`)
 }
 
 // picture writes a picture of the whole page.

@@ -139,9 +139,10 @@ function showGlows(root) {
   }
 }
 document.body.addEventListener("htmx:beforeSwap", (e) => {
-  // What was asked for before the rows came to be of another search is void.
+  // What was asked for before the rows came to be of another search is void. (The
+  // event's own element is its target, whoever asked.)
   const live = $("#live");
-  if (e.detail.target.id === "rows" && e.detail.elt.id === "live" && live && e.detail.requestConfig.path !== live.getAttribute("hx-get")) {
+  if (e.detail.target.id === "rows" && e.detail.requestConfig.elt.id === "live" && live && e.detail.requestConfig.path !== live.getAttribute("hx-get")) {
     e.detail.shouldSwap = false;
     return;
   }

@@ -25,12 +25,34 @@ function humanMillis(n) {
 }
 const units = { bytes: humanBytes, ms: humanMillis, "/s": (n) => humanCount(n) + " /s" };
 
-// ---- Charts: what this page has seen, and no more
+// All times are UTC, as those that the server writes and those in logs.
+const clock = (seconds) => new Date(seconds * 1000).toISOString().slice(11, 19);
+
+// ---- Charts: what this window has seen of the cluster, and no more
 
 const keep = 300;
-const series = { at: [], writes: [], db: [], inuse: [], latency: [] };
+// A pause in the looking that is longer is a gap in the lines, in seconds.
+const longestStep = 15;
+const names = ["at", "writes", "db", "inuse", "latency"];
+const series = Object.fromEntries(names.map((name) => [name, []]));
 const charts = {};
 let lastSample;
+
+// What was seen on an earlier visit of this window is shown again. A browser may
+// forbid to keep anything; then each visit begins anew.
+const kept = "charts:" + location.pathname;
+function remember() {
+  try { sessionStorage.setItem(kept, JSON.stringify({ series, lastSample })); } catch { /* see above */ }
+}
+function recall() {
+  try {
+    const before = JSON.parse(sessionStorage.getItem(kept));
+    const fits = names.every((name) => Array.isArray(before?.series[name]) && before.series[name].length === before.series.at.length);
+    if (!fits || !(Date.now() / 1000 - before.lastSample.at < 600)) return;
+    Object.assign(series, before.series);
+    lastSample = before.lastSample;
+  } catch { /* see above */ }
+}
 
 function colour(name) {
   const probe = document.createElement("span");
@@ -50,17 +72,22 @@ function makeChart(name, lines) {
   const accent = colour("--accent"), dim = colour("--dim"), line = colour("--line");
   const font = "11px " + getComputedStyle(document.body).fontFamily;
   const axis = { stroke: dim, font, grid: { stroke: line, width: 1 }, ticks: { show: false } };
+  const round = box.dataset.unit === "bytes" ? { space: 28, incrs: Array.from({ length: 50 }, (_, i) => 2 ** i) } : {};
+  // Few moments are seen better as points than as a line.
+  const points = { show: (u, i) => u.data[i].filter((v) => v != null).length < 8, size: 5 };
   charts[name]?.destroy();
   charts[name] = new uPlot({
-    width: box.clientWidth, height: 128, padding: [8, 20, 0, 0], cursor: { y: false, points: { size: 6 } }, legend: { show: false },
-    scales: { x: { time: true, range: (u, lo, hi) => { if (!(hi > 1e9)) lo = hi = Date.now() / 1000; return [Math.min(lo, hi - 60), hi]; } }, y: { range: (u, lo, hi) => [0, hi > 0 ? hi * 1.2 : 1] } },
+    width: box.clientWidth, height: 128, padding: [8, 20, 0, 0], cursor: { y: false, points: { size: 6 }, drag: { x: false } }, legend: { show: false },
+    // It fills from the left, and moves on once it is full.
+    scales: { x: { time: true, range: () => { const lo = series.at[0] ?? Date.now() / 1000; return [lo, Math.max(series.at.at(-1) ?? lo, lo + 30)]; } }, y: { range: (u, lo, hi) => [0, hi > 0 ? hi * 1.2 : 1] } },
     axes: [
-      { ...axis, size: 24, space: 72, grid: { show: false }, values: (u, at) => at.map((t) => new Date(t * 1000).toLocaleTimeString([], { hour12: false })) },
-      { ...axis, size: 62, space: 36, values: (u, at) => at.map((v) => human(v)) },
+      // A label at the left edge would run into those of the other axis.
+      { ...axis, size: 24, space: 72, grid: { show: false }, values: (u, at) => at.map((t) => (u.valToPos(t, "x") < 26 ? "" : clock(t))) },
+      { ...axis, size: 62, space: 36, ...round, values: (u, at) => at.map((v) => human(v)) },
     ],
     series: [{}, ...lines.map((_, i) => i === 0
-      ? { stroke: accent, width: 1.75, fill: alpha(accent, 0.1), points: { show: false } }
-      : { stroke: dim, width: 1.25, dash: [4, 3], points: { show: false } })],
+      ? { stroke: accent, width: 1.75, fill: alpha(accent, 0.1), points: { ...points, fill: accent } }
+      : { stroke: dim, width: 1.25, dash: [4, 3], points: { ...points, fill: dim } })],
   }, [series.at, ...lines.map((l) => series[l])], box);
   charts[name].lines = lines;
   charts[name].human = human;
@@ -78,17 +105,24 @@ function takeSample() {
   const known = now.revision > 0;
   const before = lastSample;
   lastSample = now;
-  if (!before) {
-    // A chart of a single moment would be drawn as one of a day.
-    series.at.push(now.at - 60);
-    for (const name of Object.keys(series)) if (name !== "at") series[name].push(null);
+  const gap = before && now.at - before.at > longestStep;
+  if (gap) {
+    series.at.push(before.at + 1);
+    for (const name of names.slice(1)) series[name].push(null);
   }
   series.at.push(now.at);
-  series.writes.push(known && before?.revision > 0 && now.revision >= before.revision ? (now.revision - before.revision) / (now.at - before.at) : null);
+  series.writes.push(known && !gap && before?.revision > 0 && now.revision >= before.revision ? (now.revision - before.revision) / (now.at - before.at) : null);
   series.db.push(known ? now.db : null);
   series.inuse.push(known ? now.inuse : null);
   series.latency.push(known ? now.latency : null);
-  for (const list of Object.values(series)) if (list.length > keep) list.shift();
+  for (const list of Object.values(series)) while (list.length > keep) list.shift();
+  remember();
+  showSamples();
+}
+function showSamples() {
+  if (series.at.length === 0) return;
+  const since = document.getElementById("charts-since");
+  since.textContent = since.dataset.since.replace("{0}", clock(series.at[0]));
   for (const [name, chart] of Object.entries(charts)) {
     chart.setData([series.at, ...chart.lines.map((l) => series[l])]);
     const last = series[chart.lines[0]].at(-1);
@@ -96,8 +130,10 @@ function takeSample() {
   }
 }
 if (document.querySelector(".charts")) {
+  recall();
   makeCharts();
   takeSample();
+  showSamples();
   document.body.addEventListener("htmx:afterSwap", (e) => { if (e.detail.target.id === "now") takeSample(); });
   addEventListener("resize", () => {
     for (const [name, chart] of Object.entries(charts)) chart.setSize({ width: document.getElementById("chart-" + name).clientWidth, height: 128 });
@@ -125,13 +161,16 @@ class Recovery {
     this.began = performance.now();
     this.last = 0;
     box.hidden = false;
+    document.getElementById("recovery-title").textContent = this.words.title;
     box.classList.remove("done");
     box.setAttribute("aria-busy", "true");
     this.list();
     box.scrollIntoView({ behavior: reduced.matches ? "auto" : "smooth", block: "start" });
     this.say(this.words.waiting);
-    this.clock = setInterval(() => { this.last = performance.now() - this.began; this.draw(); }, 50);
+    // The clock stops when all is healthy, though looks go on for a moment.
+    this.clock = setInterval(() => { this.last = this.healthy() ?? performance.now() - this.began; this.draw(); }, 50);
   }
+  healthy() { return this.marks.get("healthy")?.at; }
   say(text) { document.getElementById("recovery-summary").textContent = text; }
   list() {
     const list = document.getElementById("recovery-marks");
@@ -167,7 +206,8 @@ class Recovery {
     if (this.over) return;
     this.over = true;
     clearInterval(this.clock);
-    this.last = Math.max(this.looks.at(-1)?.at ?? 0, this.marks.get("healthy")?.at ?? 0);
+    this.last = this.healthy() ?? this.looks.at(-1)?.at ?? 0;
+    document.getElementById("recovery-title").textContent = this.words.over;
     this.box.classList.add("done");
     this.box.removeAttribute("aria-busy");
     this.say(text);
@@ -179,23 +219,26 @@ class Recovery {
     const width = Math.max(320, this.box.clientWidth - 64), narrow = width < 560;
     const left = narrow ? 8 : 150, right = 24, row = narrow ? 44 : 32, top = 28;
     const height = top + names.length * row + 28;
-    const span = Math.max(1000, this.last * 1.02);
+    // What came after the end is shown as far as it makes the end be seen.
+    const span = Math.max(1000, this.last * 1.06);
     const x = (ms) => left + (Math.min(ms, span) / span) * (width - left - right);
     const root = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": this.words.lanes });
     names.forEach((name, i) => {
       const y = top + i * row + row / 2 + (narrow ? 6 : 0);
       root.append(svg("text", narrow ? { class: "lane-name", x: left, y: y - 12 } : { class: "lane-name", x: 0, y: y + 4 }, name));
       for (const part of this.parts(name)) {
+        if (part.from > span) continue;
         root.append(svg("line", { class: "seg-" + part.state, x1: x(part.from), x2: Math.max(x(part.to), x(part.from) + 1), y1: y, y2: y }));
       }
     });
     this.ruler(root, x, span, top + names.length * row + 6);
-    let lastX = -100;
-    for (const mark of [...this.marks.values()].sort((a, b) => a.at - b.at)) {
-      const at = x(mark.at);
-      // Steps that are close together are moved apart, for their numbers to be read.
-      const drawn = Math.max(at, lastX + 17);
-      lastX = drawn;
+    // Steps that are close together are moved apart, for their numbers to be read.
+    const marks = [...this.marks.values()].sort((a, b) => a.at - b.at || steps.indexOf(a.step) - steps.indexOf(b.step));
+    const places = [];
+    marks.forEach((mark, i) => places.push(Math.max(x(mark.at), (places[i - 1] ?? -100) + 17)));
+    for (let i = places.length - 1, most = width - 9; i >= 0; i--, most -= 17) places[i] = Math.min(places[i], most);
+    for (const [i, mark] of marks.entries()) {
+      const at = x(mark.at), drawn = places[i];
       root.append(svg("path", { class: "mark-line", fill: "none", d: `M${drawn} 19L${at} ${top - 2}V${top + names.length * row}` }));
       root.append(svg("circle", { class: "mark-dot", cx: drawn, cy: 10, r: 8 }));
       root.append(svg("text", { class: "mark-number", x: drawn, y: 13.5 }, String(steps.indexOf(mark.step) + 1)));
@@ -206,7 +249,7 @@ class Recovery {
     const parts = [];
     this.looks.forEach((look, i) => {
       const state = look.members.find((m) => m.name === name)?.state ?? "down";
-      const from = look.at, to = this.looks[i + 1]?.at ?? this.last;
+      const from = look.at, to = this.looks[i + 1]?.at ?? Math.max(look.at, this.last);
       const open = parts.at(-1);
       if (open?.state === state) open.to = to;
       else parts.push({ state, from, to });
@@ -220,10 +263,13 @@ class Recovery {
     }
   }
 }
-function time(ms) { return ms < 10000 ? Math.round(ms) + " ms" : (ms / 1000).toFixed(1) + " s"; }
+// Looks are taken every 100 ms: more digits would say what nobody measured.
+function time(ms) { return (ms / 1000).toFixed(1) + " s"; }
 
+let recovery;
+addEventListener("resize", () => recovery?.draw());
 async function kill(address) {
-  const recovery = new Recovery(document.getElementById("recovery"));
+  recovery = new Recovery(document.getElementById("recovery"));
   try {
     const answer = await fetch(address, { method: "POST", headers: { "HX-Request": "true" } });
     if (!answer.ok || !answer.body) {
