@@ -166,7 +166,7 @@ const pageText = `<!doctype html>
 *{box-sizing:border-box}
 body{margin:0;background:var(--page);color:var(--text);font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",sans-serif}
 main{max-width:64rem;margin:0 auto;padding:2rem 1.25rem 4rem}
-h1{font-size:1.6rem;line-height:1.25;margin:0 0 .25rem}
+h1{font-size:1.6rem;line-height:1.25;margin:0 0 .25rem;overflow-wrap:anywhere}
 h2{font-size:1.15rem;line-height:1.35;margin:.35rem 0 .75rem;overflow-wrap:anywhere}
 h3{font-size:.95rem;margin:1.25rem 0 .4rem}
 p{margin:.4rem 0;max-width:46rem}
