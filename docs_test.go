@@ -17,14 +17,15 @@ import (
 const elsewhere = "docs test tools deploy .ci"
 
 var (
-	fence      = regexp.MustCompile("(?ms)^ *```[^\n]*\n(.*?)^ *```")
-	codeSpan   = regexp.MustCompile("`([^`\n]+)`")
-	link       = regexp.MustCompile(`\]\(([^()\s]+)\)`)
-	heading    = regexp.MustCompile(`(?m)^#+ +(.+?) *$`)
-	pathLike   = regexp.MustCompile(`^[A-Za-z0-9_.*-]+(/[A-Za-z0-9_.*-]*)*$`)
-	makeUse    = regexp.MustCompile(`(?m)(?:^|[\s;&(])make +([a-z][a-z-]*)`)
-	makeTarget = regexp.MustCompile(`(?m)^([a-z][a-z-]*):`)
-	notSlug    = regexp.MustCompile(`[^\p{L}\p{N} _-]`)
+	fence       = regexp.MustCompile("(?ms)^ *```[^\n]*\n(.*?)^ *```")
+	codeSpan    = regexp.MustCompile("`([^`\n]+)`")
+	link        = regexp.MustCompile(`\]\(([^()\s]+)\)`)
+	heading     = regexp.MustCompile(`(?m)^#+ +(.+?) *$`)
+	pathLike    = regexp.MustCompile(`^[A-Za-z0-9_.*-]+(/[A-Za-z0-9_.*-]*)*$`)
+	makeUse     = regexp.MustCompile(`(?m)(?:^|[\s;&(])make +([a-z][a-z-]*)`)
+	makeTarget  = regexp.MustCompile(`(?m)^([a-z][a-z-]*):`)
+	makeInclude = regexp.MustCompile(`(?m)^include +(\S+)$`)
+	notSlug     = regexp.MustCompile(`[^\p{L}\p{N} _-]`)
 )
 
 func TestDocsNameWhatExists(t *testing.T) {
@@ -33,7 +34,7 @@ func TestDocsNameWhatExists(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	targets := makeTargets(string(makefile))
+	targets := makeTargets(repo, string(makefile))
 	documents := 0
 	for _, file := range files(t) {
 		if path.Ext(file) != ".md" {
@@ -62,7 +63,7 @@ func TestDocsViolations(t *testing.T) {
 		"store/etcd/e.go":    {Data: []byte("package etcd\n")},
 		"docs/adr/0001-a.md": {Data: []byte("# A\n")},
 	}
-	targets := makeTargets("up: build\n\t@x\nprove-ground:\n\t@y\nVERSION := 1\n")
+	targets := makeTargets(fstest.MapFS{"test/more.mk": {Data: []byte("more:\n")}}, "up: build\n\t@x\nprove-ground:\n\t@y\nVERSION := 1\ninclude test/more.mk\n")
 	for _, tc := range []struct {
 		name, text string
 		want       []string
@@ -172,8 +173,13 @@ func exists(repo fs.FS, name string) bool {
 	return err == nil
 }
 
-func makeTargets(makefile string) []string {
+func makeTargets(repo fs.FS, makefile string) []string {
 	var targets []string
+	for _, m := range makeInclude.FindAllStringSubmatch(makefile, -1) {
+		if included, err := fs.ReadFile(repo, m[1]); err == nil {
+			targets = append(targets, makeTargets(repo, string(included))...)
+		}
+	}
 	for _, m := range makeTarget.FindAllStringSubmatch(makefile, -1) {
 		targets = append(targets, m[1])
 	}
