@@ -60,6 +60,10 @@ type Options struct {
 	// AllowFaults lets the server break members on purpose, as when a person asks for a
 	// member to be killed. Without it such requests are refused.
 	AllowFaults bool
+	// Worker is the command that drives a load from this host: it reads what to do from
+	// its standard input and writes what came of it. Without it such requests are
+	// refused.
+	Worker []string
 	// Joined is called once the host has been reported for the first time; may be nil.
 	Joined func()
 	Logger *slog.Logger

@@ -29,16 +29,20 @@ const (
 	ReadMetrics Action = "metrics"
 	// Kill ends the member's etcd by SIGKILL.
 	Kill Action = "kill"
+	// Load drives a load from this host.
+	Load Action = "load"
 )
 
 // Request is what the server asks of the agent.
 type Request struct {
 	Action Action
-	// Member and UID name the member beyond doubt.
+	// Member and UID name the member beyond doubt; empty for Load.
 	Member store.Key
 	UID    v1alpha1.UID
 	// Log options, for ReadLog.
 	Log driver.LogOptions
+	// Load is the specification of a load, for Load.
+	Load []byte
 }
 
 // Answer answers a request of the server.
@@ -48,6 +52,9 @@ type Answer = func(ctx context.Context, req Request) (io.ReadCloser, error)
 const metricsTime = 10 * time.Second
 
 func (a *Agent) answer(ctx context.Context, req Request) (io.ReadCloser, error) {
+	if req.Action == Load {
+		return a.load(ctx, req.Load)
+	}
 	m := &v1alpha1.EtcdMember{}
 	if err := a.opts.Store.Get(ctx, req.Member, m); err != nil {
 		return nil, err

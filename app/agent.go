@@ -38,6 +38,8 @@ type AgentOptions struct {
 	FirstPort int32
 	// AllowFaults lets members be broken on purpose, for those who ask the server to.
 	AllowFaults bool
+	// AllowLoad lets loads be driven from this machine, for those who ask the server to.
+	AllowLoad bool
 	// Joined is called once the server has taken the agent's first report; may be nil.
 	Joined func()
 	Logger *slog.Logger
@@ -80,16 +82,33 @@ func RunAgent(ctx context.Context, opts AgentOptions) (err error) {
 	if err != nil {
 		return err
 	}
+	worker, err := loadWorker(opts.AllowLoad)
+	if err != nil {
+		return err
+	}
 	a := agent.New(agent.Options{
 		Host: opts.Host, Spec: v1alpha1.EtcdHostSpec{Address: opts.Address, Names: opts.Names, Zone: opts.Zone},
 		Store: client, Recorder: client, Driver: drv, Channel: channel{client},
-		AllowFaults: opts.AllowFaults, Joined: opts.Joined, Logger: opts.Logger,
+		AllowFaults: opts.AllowFaults, Worker: worker, Joined: opts.Joined, Logger: opts.Logger,
 	})
 	err = a.Run(ctx)
 	if flushErr := seen.Flush(); err == nil {
 		err = flushErr
 	}
 	return err
+}
+
+// loadWorker is this program as the one that drives loads; none where they are not
+// allowed.
+func loadWorker(allowed bool) ([]string, error) {
+	if !allowed {
+		return nil, nil
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("find this program, which drives loads: %w", err)
+	}
+	return []string{self, "bench", "worker"}, nil
 }
 
 // lockAgent makes this the only agent on a data directory, for as long as the
@@ -121,7 +140,8 @@ func (c channel) Serve(ctx context.Context, hostName string, answer agent.Answer
 	c.client.Serve(ctx, hostName, func(ctx context.Context, r remote.Request) (io.ReadCloser, error) {
 		return answer(ctx, agent.Request{
 			Action: agent.Action(r.Kind), Member: store.Key{Namespace: r.Member.Namespace, Name: r.Member.Name}, UID: r.Member.UID,
-			Log: driver.LogOptions{Source: driver.LogSource(r.Log.Source), Tail: r.Log.Tail, Follow: r.Log.Follow},
+			Load: r.Load,
+			Log:  driver.LogOptions{Source: driver.LogSource(r.Log.Source), Tail: r.Log.Tail, Follow: r.Log.Follow},
 		})
 	})
 	return ctx.Err()

@@ -261,7 +261,7 @@ func (u *upRun) start(ctx, agentCtx context.Context, agents *sync.WaitGroup, age
 	agents.Go(func() {
 		err := RunAgent(agentCtx, AgentOptions{
 			DataDir: u.opts.DataDir, Client: client, Host: upHost, Address: upAddress, Logger: u.opts.Logger,
-			AllowFaults: true, Joined: func() { close(u.joined) }, FirstPort: firstPort(u.opts.DataDir),
+			AllowFaults: true, AllowLoad: true, Joined: func() { close(u.joined) }, FirstPort: firstPort(u.opts.DataDir),
 		})
 		if err != nil && agentCtx.Err() == nil {
 			*agentErr = err

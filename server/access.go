@@ -37,6 +37,7 @@ const (
 	verbLog         verb = "read the log of"
 	verbMetrics     verb = "read the metrics of"
 	verbKill        verb = "kill"
+	verbLoad        verb = "drive a load from"
 	verbCertificate verb = "sign certificates of"
 	verbClient      verb = "sign client certificates of"
 	verbChannel     verb = "answer for"

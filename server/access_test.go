@@ -49,6 +49,7 @@ var want = map[string]struct{ viewer, agent scope }{
 	"DELETE /apis/quorate.io/v1alpha1/namespaces/{namespace}/etcdtasks/{name}":                    {none, none},
 	"GET /apis/quorate.io/v1alpha1/etcdtasks":                                                     {all, none},
 	"PUT /apis/quorate.io/v1alpha1/namespaces/{namespace}/etcdtasks/{name}/status":                {none, none},
+	"POST /apis/quorate.io/v1alpha1/etcdhosts/{name}/load":                                        {none, none},
 	"GET /api/v1/namespaces/{namespace}/secrets":                                                  {none, none},
 	"POST /api/v1/namespaces/{namespace}/secrets":                                                 {none, none},
 	"GET /api/v1/namespaces/{namespace}/secrets/{name}":                                           {none, none},

@@ -80,6 +80,10 @@ func descriptions() map[string]description {
 			text: "As a crash would: its supervisor starts it again. Only on hosts whose agent allows faults (`quorate up`, or `quorate agent --allow-faults`); an event names who asked.",
 		},
 	}
+	all["POST "+kindItem(v1alpha1.KindHost)+"/load"] = description{
+		id: "driveLoad", summary: "Drive a load on a cluster from the host", content: "application/jsonl", sent: "application/json",
+		text: "The body is the specification of a load, as `quorate bench worker` reads it; what the worker writes comes back as it comes, the result in its last line. The load ends when the connection does. Only on hosts whose agent allows it (`quorate agent --allow-load`); an event names who asked.",
+	}
 	maps.Copy(all, fleetDescriptions())
 	maps.Copy(all, channelDescriptions())
 	return all

@@ -101,3 +101,56 @@ func TestKill(t *testing.T) {
 		t.Fatalf("the events are %+v, %v", events, err)
 	}
 }
+
+// TestLoad: an admin has a host's agent drive a load, hears what the worker writes,
+// and an event says who it was.
+func TestLoad(t *testing.T) {
+	f, viewer, _ := withMember(t)
+	f.Create(t, servertest.Host("h1"))
+	admin := f.Client(t, server.RoleAdmin, "", remote.Options{})
+	asked := make(chan remote.Request, 1)
+	var refuse error
+	agent(t, f, func(_ context.Context, req remote.Request) (io.ReadCloser, error) {
+		asked <- req
+		if refuse != nil {
+			return nil, refuse
+		}
+		return io.NopCloser(strings.NewReader("one\ntwo\n")), nil
+	})
+	for name, tc := range map[string]struct {
+		by   *remote.Client
+		host string
+		spec string
+		want error
+	}{
+		"as a viewer":     {viewer, "h1", "{}", store.ErrForbidden},
+		"of no host":      {admin, "none", "{}", store.ErrNotFound},
+		"no JSON":         {admin, "h1", "{", store.ErrInvalid},
+		"more than it is": {admin, "h1", `{"a":"` + strings.Repeat("a", 300<<10) + `"}`, store.ErrInvalid},
+	} {
+		if _, err := tc.by.Load(t.Context(), tc.host, []byte(tc.spec)); !errors.Is(err, tc.want) {
+			t.Errorf("%s: %v, want %v", name, err, tc.want)
+		}
+	}
+	if len(asked) != 0 {
+		t.Fatalf("the agent was asked %+v", <-asked)
+	}
+	r, err := admin.Load(t.Context(), "h1", []byte(`{"rate":5}`))
+	fine(t, "Load", err)
+	text, err := io.ReadAll(r)
+	if err != nil || string(text) != "one\ntwo\n" {
+		t.Fatalf("read %q, %v", text, err)
+	}
+	fine(t, "Close", r.Close())
+	if req := <-asked; req.Kind != remote.RequestLoad || string(req.Load) != `{"rate":5}` {
+		t.Fatalf("asked %+v", req)
+	}
+	events, err := f.Store.Events(t.Context(), store.EventOptions{})
+	if err != nil || len(events) != 1 || events[0].Reason != "LoadDriven" || events[0].Name != "h1" {
+		t.Fatalf("the events are %+v, %v", events, err)
+	}
+	refuse = fmt.Errorf("%w: no load here: start it with --allow-load", store.ErrForbidden)
+	if _, err = admin.Load(t.Context(), "h1", []byte("{}")); !errors.Is(err, store.ErrForbidden) || !strings.Contains(err.Error(), "--allow-load") {
+		t.Fatalf("an agent that refuses: %v", err)
+	}
+}

@@ -43,6 +43,7 @@ func (s *Server) routes() []route {
 		route{method: "GET", path: member + "/log", resource: "etcdmembers", verb: verbLog, endless: true, handle: s.memberLog},
 		route{method: "GET", path: member + "/metrics", resource: "etcdmembers", verb: verbMetrics, handle: s.memberMetrics},
 		route{method: "POST", path: member + "/kill", resource: "etcdmembers", verb: verbKill, handle: s.killMember},
+		route{method: "POST", path: kindItem(v1alpha1.KindHost) + "/load", resource: "etcdhosts", verb: verbLoad, endless: true, handle: s.driveLoad},
 		route{method: "GET", path: wire.PathEvents, resource: "events", verb: verbList, handle: s.events},
 		route{method: "POST", path: wire.PathEvents, resource: "events", verb: verbCreate, handle: s.recordEvent},
 		route{method: "GET", path: wire.PathReleases, resource: "releases", verb: verbList, handle: s.listReleases},

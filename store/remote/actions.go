@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -142,6 +143,21 @@ func (c *Client) KillMember(ctx context.Context, key store.Key) error {
 		return err
 	}
 	return c.call(ctx, http.MethodPost, path, nil, nil, nil)
+}
+
+// Load has the agent of a host drive a load as specified, and reads what its worker
+// writes: lines of progress, and the result in the last. The load ends when reading
+// does. store.ErrForbidden unless the agent allows loads.
+func (c *Client) Load(ctx context.Context, host string, specification []byte) (io.ReadCloser, error) {
+	key := store.Key{Name: host}
+	path, err := itemPath("drive a load from", v1alpha1.KindHost, key, "load")
+	if err == nil && c.dryRun {
+		err = fmt.Errorf("drive a load from %s: %w", host, errNoDryRun)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return c.open(ctx, request{method: http.MethodPost, path: path, body: bytes.NewReader(specification), length: int64(len(specification))})
 }
 
 // Releases lists the etcd releases that the server holds.

@@ -25,6 +25,7 @@ const (
 	RequestLog     = wire.RequestLog
 	RequestMetrics = wire.RequestMetrics
 	RequestKill    = wire.RequestKill
+	RequestLoad    = wire.RequestLoad
 )
 
 // Handler answers a request of a server. Its context ends when the answer is no

@@ -4,6 +4,7 @@
 package wire
 
 import (
+	"encoding/json"
 	"time"
 
 	"github.com/quorate/quorate/api/v1alpha1"
@@ -106,6 +107,9 @@ const (
 	RequestMetrics = "metrics"
 	// RequestKill kills a member's etcd, and is answered by Killed.
 	RequestKill = "kill"
+	// RequestLoad drives a load from the agent's host, and is answered by what the
+	// worker writes.
+	RequestLoad = "load"
 )
 
 // Request is what the server asks of an agent.
@@ -118,6 +122,9 @@ type Request struct {
 	Member Member `json:"member"`
 	// Log options, for RequestLog.
 	Log LogOptions `json:"log"`
+	// Load is the specification of a load, for RequestLoad: as `quorate bench worker`
+	// reads it.
+	Load json.RawMessage `json:"load,omitempty"`
 }
 
 // Killed answers RequestKill.
