@@ -138,6 +138,13 @@ browser: ## Drive the console in Chromium, and put pictures of every page into S
 prove-faces: build ## Show what the command line, the API and the console promise, a line each (over an hour); ONLY=name runs one.
 	@go run ./test/prove faces
 
+.PHONY: prove-load
+prove-load: build ## Show what load and checker promise, a line each (two hours); ONLY=name runs one.
+	@go run ./test/prove load
+
+include test/repro/repro.mk
+include test/perf/perf.mk
+
 .PHONY: lint
 lint: $(GOLANGCI) ## Run golangci-lint.
 	@$(GOLANGCI) run --allow-parallel-runners ./...

@@ -46,6 +46,7 @@ Its token must have been made for the host of that name.`,
 	f.StringSliceVar(&o.Names, "names", nil, "DNS names of this machine, for the members' certificates")
 	f.StringVar(&o.Zone, "zone", "", "zone that this machine stands in")
 	f.BoolVar(&o.AllowFaults, "allow-faults", false, "let members of this machine be killed on purpose, for admins who ask the server to")
+	f.BoolVar(&o.AllowLoad, "allow-load", false, "let loads be driven from this machine, for admins who ask the server to (quorate bench --from)")
 	return cmd
 }
 

@@ -10,6 +10,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/quorate/quorate/api/schema"
+	"github.com/quorate/quorate/bench"
+	"github.com/quorate/quorate/check"
 	"github.com/quorate/quorate/store"
 )
 
@@ -25,6 +27,7 @@ const (
 	exitDiffers     = 7
 	exitWarning     = 10
 	exitCritical    = 11
+	exitViolated    = 12
 )
 
 const exitCodesText = `Exit codes are part of the interface: scripts may rely on them.
@@ -34,12 +37,14 @@ const exitCodesText = `Exit codes are part of the interface: scripts may rely on
   2  wrong usage: an unknown command or flag, a missing argument
   3  not found: no object of that name, or no cluster to talk to
   4  refused: invalid, in conflict with what is stored, or not allowed
-  5  the server can't be reached, or its store can't answer; quorate doctor: no
-     member answers
+  5  the server can't be reached, or its store can't answer; quorate doctor,
+     quorate check and quorate bench: no member answers
   6  timed out while waiting
-  7  quorate diff: what is stored differs from the files
+  7  quorate diff: what is stored differs from the files; quorate bench compare:
+     a metric is worse by more than --fail-over
  10  quorate doctor: its worst finding is a warning
  11  quorate doctor: its worst finding is critical
+ 12  quorate check: the cluster broke a promise
 
 quorate etcdctl ends with the code of etcdctl. When several objects fail for
 different reasons, the code is that of the first.`
@@ -89,12 +94,14 @@ func exitCode(err error) int {
 		return exitWarning
 	case errors.Is(err, errCritical):
 		return exitCritical
-	case errors.Is(err, errNobody):
+	case errors.Is(err, errViolated):
+		return exitViolated
+	case errors.Is(err, errNobody), errors.Is(err, errUndecided), errors.Is(err, check.ErrNobody), errors.Is(err, bench.ErrNobody):
 		return exitUnreachable
 	case errors.Is(err, store.ErrNotFound):
 		return exitNotFound
 	case errors.Is(err, store.ErrInvalid), errors.Is(err, schema.ErrInvalid), errors.Is(err, store.ErrConflict),
-		errors.Is(err, store.ErrForbidden), errors.Is(err, store.ErrExists):
+		errors.Is(err, store.ErrForbidden), errors.Is(err, store.ErrExists), errors.Is(err, check.ErrNotEmpty), errors.Is(err, bench.ErrForeign):
 		return exitRefused
 	case errors.Is(err, store.ErrUnavailable), errors.Is(err, store.ErrStale), errors.Is(err, errNoServer):
 		return exitUnreachable
@@ -104,7 +111,7 @@ func exitCode(err error) int {
 
 // errorText is an error as it is printed: further lines are indented.
 func errorText(err error) string {
-	if errors.Is(err, errDiffers) || isVerdict(err) {
+	if errors.Is(err, errDiffers) || isVerdict(err) || errors.Is(err, errViolated) || errors.Is(err, errUndecided) {
 		return ""
 	}
 	if errors.Is(err, context.Canceled) && !errors.Is(err, store.ErrUnavailable) {

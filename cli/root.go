@@ -67,7 +67,7 @@ prints what to try next.`,
 	add(groupObjects, getCommand(e), describeCommand(e), applyCommand(e), diffCommand(e), editCommand(e),
 		labelCommand(e), deleteCommand(e), explainCommand(e))
 	add(groupChange, planCommand(e), suspendCommand(e), resumeCommand(e), restartCommand(e), certCommand(e), hostCommand(e))
-	add(groupWatch, waitCommand(e), logsCommand(e), eventsCommand(e), doctorCommand(e))
+	add(groupWatch, waitCommand(e), logsCommand(e), eventsCommand(e), doctorCommand(e), checkCommand(e), benchCommand(e), chaosCommand(e))
 	add(groupRun, serverCommand(e), agentCommand(e), releaseCommand(e))
 	add(groupMore, etcdutlCommand(e), versionCommand(e))
 	root.SetHelpCommand(helpCommand(root))
@@ -112,6 +112,10 @@ func flagErrorText(cmd *cobra.Command, err error) string {
 	switch flag.Value.Type() {
 	case "int":
 		want = "a whole number"
+	case "float64":
+		want = "a number"
+	case "uint64":
+		want = "a whole number of 0 or more"
 	case "duration":
 		want = "a duration such as 30s"
 	case "bool":

@@ -14,7 +14,7 @@ import (
 // mutating are the commands that change something and must be able to only say what
 // they would do. Plan --accept asks instead.
 var mutating = []string{
-	"quorate apply", "quorate cert issue", "quorate delete", "quorate down", "quorate edit", "quorate host cordon",
+	"quorate apply", "quorate bench", "quorate bench matrix", "quorate cert issue", "quorate chaos sweep", "quorate check run", "quorate delete", "quorate down", "quorate edit", "quorate host cordon",
 	"quorate host uncordon", "quorate import", "quorate label", "quorate release add", "quorate restart", "quorate resume",
 	"quorate server restore", "quorate server rotate-key", "quorate server token", "quorate suspend",
 }
@@ -22,7 +22,8 @@ var mutating = []string{
 // harmless are the others: they only read, or run until they are told to stop.
 var harmless = []string{
 	"quorate completion", "quorate completion bash", "quorate completion fish", "quorate completion powershell", "quorate completion zsh",
-	"quorate", "quorate agent", "quorate cert", "quorate cert list", "quorate console", "quorate describe",
+	"quorate", "quorate agent", "quorate bench compare", "quorate bench worker", "quorate cert", "quorate cert list", "quorate chaos", "quorate chaos hold", "quorate chaos list",
+	"quorate chaos probe", "quorate check", "quorate check history", "quorate console", "quorate describe",
 	"quorate diff", "quorate doctor", "quorate etcdctl", "quorate etcdutl", "quorate events", "quorate explain", "quorate get",
 	"quorate host", "quorate host describe", "quorate host list", "quorate logs", "quorate member", "quorate plan",
 	"quorate release", "quorate release list", "quorate server", "quorate server backup", "quorate status",
@@ -241,6 +242,31 @@ func TestExitCodesAndTexts(t *testing.T) {
 		{"apply -f -", exitRefused, "there is no object in the standard input\n"},
 		{"explain etcdcluster.spec.replicas", exitOK, ""},
 		{"version", exitOK, ""},
+		{"check", exitOK, ""},
+		{"check runn", exitUsage, `there is no command "quorate check runn"`},
+		{"check run", exitUsage, "--endpoints is missing: name a client URL"},
+		{"check run -c a --cacert b", exitUsage, "-c takes certificates from the server"},
+		{"check run --endpoints a --cert b", exitUsage, "--cert and --key belong together"},
+		{"check run --endpoints a -o xml", exitUsage, `--output is "xml"`},
+		{"check run --endpoints ftp://a", exitUsage, "give a client URL such as https://10.0.0.1:2379"},
+		{"check run --endpoints a --mix putt=1", exitUsage, `--mix: the mix has "putt": use put, delete, get`},
+		{"check run --endpoints a --mix put", exitUsage, `the mix has "put": write such as put=3,get=1`},
+		{"check run --endpoints a --clients 0", exitUsage, "--clients is 0: give a number above 0"},
+		{"check run --endpoints a --clients 5000", exitUsage, "choose 1 to 1000"},
+		{"check run --endpoints a --rate -1", exitUsage, "--rate is -1"},
+		{"check run --endpoints a --rate x", exitUsage, `--rate is "x": give a number`},
+		{"check run --endpoints a --seed x", exitUsage, `--seed is "x": give a whole number of 0 or more`},
+		{"check run --endpoints a --duration 0s", exitUsage, "--duration is 0s: give a time above 0"},
+		{"check run --endpoints a --hash maybe", exitUsage, `hash is "maybe": use auto, always or never`},
+		{"check run --endpoints a --prefix /", exitUsage, `the prefix is "/"`},
+		{"check run --endpoints a --disturb fire", exitUsage, `--disturb has "fire": use kill, pause`},
+		{"check run --endpoints a --every 1s", exitUsage, "--every goes with --disturb"},
+		{"check run --endpoints a --disturb kill --for 1h", exitUsage, "--for is 1h0m0s: give 10ms to 5m0s"},
+		{"check run --endpoints a --user root", exitUsage, "put it into QUORATE_ETCD_PASSWORD"},
+		{"check run --endpoints http://127.0.0.1:1", exitUnreachable, "error: nobody answers at http://127.0.0.1:1"},
+		{"check run -c a", exitUnreachable, "start one with `quorate up`"},
+		{"check history", exitUsage, "FILE is missing"},
+		{"check history /does/not/exist", exitFailed, "read the history: open /does/not/exist"},
 	} {
 		t.Run(tc.args, func(t *testing.T) {
 			code, _, stderr := run(t, strings.Fields(tc.args)...)

@@ -31,6 +31,12 @@ var notRun = map[string]string{
 	"quorate doctor --endpoints https://10.0.0.1:2379 --cacert ca.crt --cert client.crt --key client.key": "names a machine",
 	"quorate doctor --endpoints https://10.0.0.1:2379 --cacert ca.crt --user root -o json":                "names a machine",
 
+	"quorate check run --endpoints http://127.0.0.1:2379":                                                              "disturbs whatever has etcd's usual port; check.txtar runs it on a cluster of its own",
+	"quorate check run --endpoints https://10.0.0.1:2379 --cacert ca.crt --cert client.crt --key client.key --rate 50": "names a machine",
+
+	"quorate bench --endpoints http://127.0.0.1:2379":         "loads whatever listens there; bench.txtar loads a cluster of its own",
+	"quorate bench -c playground --from db1,db2 --rate 20000": "names machines; the tests of --from drive a load from agents",
+
 	"quorate import orders --endpoints http://10.0.0.1:2379":                                                          "names a machine; import.txtar imports from this one",
 	"quorate import orders --endpoints https://10.0.0.1:2379 --cacert ca.crt --cert client.crt --key client.key":      "names a machine; import.txtar imports from this one",
 	"quorate import orders --endpoints https://10.0.0.1:2379 --cacert ca.crt --user quorate --password-file password": "names a machine; the tests of test/e2e import with users",
