@@ -2,6 +2,8 @@ package main
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -278,5 +280,74 @@ func TestJudgeFindings(t *testing.T) {
 	}
 	if judgeFindings("# Doctor\n", "") == nil {
 		t.Error("a page without findings passes")
+	}
+}
+
+// TestSabotages: every item of the list can be turned red, by a change whose place is
+// there.
+func TestSabotages(t *testing.T) {
+	if missing := unsabotaged(loads()); len(missing) > 0 {
+		t.Errorf("nothing turns %v red", missing)
+	}
+	for _, s := range sabotages {
+		raw, err := os.ReadFile(filepath.Join("..", "..", s.file))
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		if changed, err := s.apply(string(raw)); err != nil || changed == string(raw) {
+			t.Errorf("%s: %v", s.item, err)
+		}
+	}
+	if _, err := (&sabotage{old: "a", file: "x"}).apply("a a"); err == nil {
+		t.Error("a place that stands twice was taken")
+	}
+	for name, tc := range map[string]struct {
+		out  string
+		err  error
+		want string
+	}{
+		"red":             {"FAIL  stall            FELL SHORT", errors.New("exit status 1"), ""},
+		"still green":     {"PASS  stall", nil, "it holds all the same"},
+		"another is red":  {"FAIL  matrix", errors.New("exit status 1"), "it did not run"},
+		"nothing was run": {"", errors.New("exit status 2"), "it did not run"},
+	} {
+		err := judgeSabotage("stall", tc.out, tc.err)
+		if tc.want == "" && err != nil || tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestJudgeLoad(t *testing.T) {
+	good := "300 400\n 1  300  x\n 1 400 x\n 1 500 x\n 4  400 x\n 8 800 x\nclients divided by 10; p99 client server timeouts\n"
+	csv := "head\na\nb\nc\nd\ne\n"
+	for name, tc := range map[string]struct {
+		err  error
+		want string
+	}{
+		"a matrix":                 {judgeMatrix(good, csv), ""},
+		"a matrix without a cell":  {judgeMatrix(strings.Replace(good, " 8 800 x\n", "", 1), csv), "4 of 5"},
+		"a matrix without a scale": {judgeMatrix(strings.Replace(good, "divided by 10", "", 1), csv), "divided by"},
+		"a CSV without a cell":     {judgeMatrix(good, "head\na\n"), "1 of 5"},
+	} {
+		if tc.want == "" && tc.err != nil || tc.want != "" && (tc.err == nil || !strings.Contains(tc.err.Error(), tc.want)) {
+			t.Errorf("%s: %v", name, tc.err)
+		}
+	}
+	for name, tc := range map[string]struct{ out, want string }{
+		"both":      {`{"hosts":["a","b"],"total":{"count":2000,"opsPerSecond":400}}`, ""},
+		"one":       {`{"hosts":["a"],"total":{"count":2000,"opsPerSecond":400}}`, "not the whole load"},
+		"too much":  {`{"hosts":["a","b"],"total":{"count":2000,"opsPerSecond":800}}`, "not the whole load"},
+		"no answer": {`nothing`, "its JSON"},
+	} {
+		_, err := judgeFrom(tc.out)
+		if tc.want == "" && err != nil || tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)) {
+			t.Errorf("from %s: %v", name, err)
+		}
+	}
+	c := comparison{Pairs: make([]any, 5)}
+	if _, err := c.judge(); err == nil {
+		t.Error("a comparison without a goal proved something")
 	}
 }

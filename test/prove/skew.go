@@ -21,6 +21,8 @@ type pair struct {
 	e *env
 	// server and agent are the binaries, dir holds both data directories.
 	server, agent, dir string
+	// more arguments of the agent.
+	more []string
 }
 
 // proveSkew runs a server beside an agent of the version below it, through what an
@@ -108,23 +110,54 @@ func (p *pair) start(ctx context.Context) (stop func(), err error) {
 	if err != nil {
 		return stop, err
 	}
-	token := filepath.Join(p.dir, "token")
-	plain, err := p.quorate(ctx, "server", "token", "agent-h1", "--role", "agent", "--host", "h1", "--reset")
+	cmd, err := p.agentOf(ctx, "h1", p.more...)
 	if err != nil {
 		return stop, err
 	}
+	running = append(running, cmd)
+	return stop, p.reports(ctx, "h1")
+}
+
+// agentOf starts the agent of a host.
+func (p *pair) agentOf(ctx context.Context, host string, more ...string) (*exec.Cmd, error) {
+	token := filepath.Join(p.dir, "token-"+host)
+	plain, err := p.quorate(ctx, "server", "token", "agent-"+host, "--role", "agent", "--host", host, "--reset")
+	if err != nil {
+		return nil, err
+	}
 	if err = os.WriteFile(token, []byte(strings.TrimSpace(plain)), 0o600); err != nil {
-		return stop, err
+		return nil, err
 	}
 	client, err := remote.LoadConfig(app.ClientConfigFile(p.serverDir()))
 	if err != nil {
-		return stop, err
+		return nil, err
 	}
-	if err = run(p.agent, "agent", "--server", client.Server, "--token-file", token, "--data-dir", filepath.Join(p.dir, "agent"), "--host", "h1", "--address", "127.0.0.1"); err != nil {
-		return stop, err
+	dir := "agent"
+	if host != "h1" {
+		dir += "-" + host
 	}
-	return stop, poll(ctx, "the host reports", func() (string, bool, error) {
-		ready, err := p.quorate(ctx, "get", "host", "h1", "-o", `jsonpath={.status.conditions[?(@.type=="Ready")].status}`)
+	args := append([]string{"agent", "--server", client.Server, "--token-file", token, "--data-dir", filepath.Join(p.dir, dir), "--host", host, "--address", "127.0.0.1"}, more...)
+	cmd := command(context.WithoutCancel(ctx), p.dir, nil, p.agent, args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+	return cmd, cmd.Start()
+}
+
+// join adds a host with an agent of its own, and waits until it reports.
+func (p *pair) join(ctx context.Context, host string, more ...string) (stop func(), err error) {
+	cmd, err := p.agentOf(ctx, host, more...)
+	if err != nil {
+		return func() {}, err
+	}
+	return func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended
+		_ = cmd.Wait()
+	}, p.reports(ctx, host)
+}
+
+// reports waits until a host does.
+func (p *pair) reports(ctx context.Context, host string) error {
+	return poll(ctx, "host "+host+" reports", func() (string, bool, error) {
+		ready, err := p.quorate(ctx, "get", "host", host, "-o", `jsonpath={.status.conditions[?(@.type=="Ready")].status}`)
 		return ready, strings.TrimSpace(ready) == "True", err
 	})
 }
