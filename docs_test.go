@@ -22,7 +22,7 @@ var (
 	link        = regexp.MustCompile(`\]\(([^()\s]+)\)`)
 	heading     = regexp.MustCompile(`(?m)^#+ +(.+?) *$`)
 	pathLike    = regexp.MustCompile(`^[A-Za-z0-9_.*-]+(/[A-Za-z0-9_.*-]*)*$`)
-	makeUse     = regexp.MustCompile(`(?m)(?:^|[\s;&(])make +([a-z][a-z-]*)`)
+	makeUse     = regexp.MustCompile(`(?m)(?:^|[\s;&(])make +([a-z][a-z0-9-]*)`)
 	makeTarget  = regexp.MustCompile(`(?m)^([a-z][a-z-]*):`)
 	makeInclude = regexp.MustCompile(`(?m)^include +(\S+)$`)
 	notSlug     = regexp.MustCompile(`[^\p{L}\p{N} _-]`)

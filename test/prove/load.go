@@ -153,7 +153,12 @@ func proveBench(ctx context.Context, e *env) (string, error) {
 }
 
 func proveFlags(ctx context.Context, e *env) (string, error) {
-	return e.tests(ctx, nil, "./cli", "TestBench|TestCheck|TestChaos", 10)
+	seen, err := e.tests(ctx, nil, "./cli", "TestBench|TestCheck", 5, "TestBenchFlags", "TestBenchWorkerRefuses")
+	if err != nil {
+		return seen, err
+	}
+	more, err := e.tests(ctx, nil, "./test/scripts", "TestScripts/(bench|check|chaos)$", 4, "TestScripts/bench", "TestScripts/check", "TestScripts/chaos")
+	return seen + "; " + more, err
 }
 
 var millionLine = regexp.MustCompile(`million: operations=(\d+) .*`)
@@ -340,7 +345,7 @@ func proveFrom(ctx context.Context, e *env) (string, error) {
 	if err != nil {
 		return seen, err
 	}
-	events, err := p.quorate(ctx, "events")
+	events, err := p.quorate(ctx, "events", "-A")
 	if err != nil {
 		return seen, err
 	}
