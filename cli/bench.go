@@ -506,7 +506,7 @@ func benchWorkerCommand(e *env) *cobra.Command {
 		Long: `Read a load as JSON from the input, run it, and write lines of JSON: progress while
 it runs, then a result or an error. It is started on hosts that a load is driven
 from.`,
-		Example: `  quorate bench worker < load.json`,
+		Example: `  quorate bench worker`,
 		Args:    noArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return e.benchWorker(cmd.Context()) },
 	}
