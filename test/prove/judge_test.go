@@ -320,7 +320,7 @@ func TestSabotages(t *testing.T) {
 }
 
 func TestJudgeLoad(t *testing.T) {
-	good := "300 400\n 1  300  x\n 1 400 x\n 1 500 x\n 4  400 x\n 8 800 x\nclients divided by 10; p99 client server timeouts\n"
+	good := "300 400\n 1  300  x\n 1 400 x\n 1 500 x\n 4  400 x\n 8 800 x\nscale 1:10; p99 client server timeouts\n"
 	csv := "head\na\nb\nc\nd\ne\n"
 	for name, tc := range map[string]struct {
 		err  error
@@ -328,7 +328,7 @@ func TestJudgeLoad(t *testing.T) {
 	}{
 		"a matrix":                 {judgeMatrix(good, csv), ""},
 		"a matrix without a cell":  {judgeMatrix(strings.Replace(good, " 8 800 x\n", "", 1), csv), "4 of 5"},
-		"a matrix without a scale": {judgeMatrix(strings.Replace(good, "divided by 10", "", 1), csv), "divided by"},
+		"a matrix without a scale": {judgeMatrix(strings.Replace(good, "scale 1:10", "", 1), csv), "scale 1:10"},
 		"a CSV without a cell":     {judgeMatrix(good, "head\na\n"), "1 of 5"},
 	} {
 		if tc.want == "" && tc.err != nil || tc.want != "" && (tc.err == nil || !strings.Contains(tc.err.Error(), tc.want)) {

@@ -141,7 +141,7 @@ func judgeMatrix(table, csv string) error {
 	if n := strings.Count(strings.TrimSpace(csv), "\n"); n != cells {
 		errs = append(errs, fmt.Errorf("the CSV has %d of %d cells", n, cells))
 	}
-	return errors.Join(append(errs, contains("the table", strings.ToLower(table), "divided by "+strconv.Itoa(matrixScale), "p99", "client", "server"))...)
+	return errors.Join(append(errs, contains("the table", strings.ToLower(table), "scale 1:"+strconv.Itoa(matrixScale), "p99", "client", "server"))...)
 }
 
 func proveBench(ctx context.Context, e *env) (string, error) {
