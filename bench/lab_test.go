@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,6 +18,8 @@ import (
 
 	"github.com/quorate/quorate/bench"
 	"github.com/quorate/quorate/pki"
+
+	"github.com/quorate/quorate/test/freeport"
 )
 
 // TestMain makes the test binary act as etcd too.
@@ -47,7 +48,7 @@ func cluster(t *testing.T, members int) []*node {
 	nodes := make([]*node, members)
 	initial := make([]string, members)
 	for i := range nodes {
-		n := &node{name: fmt.Sprintf("m%d", i+1), client: "http://" + freeAddress(t), peer: "http://" + freeAddress(t), dir: t.TempDir()}
+		n := &node{name: fmt.Sprintf("m%d", i+1), client: "http://" + freeport.Address(t), peer: "http://" + freeport.Address(t), dir: t.TempDir()}
 		nodes[i], initial[i] = n, n.name+"="+n.peer
 	}
 	binary := selfAsEtcd(t)
@@ -142,16 +143,6 @@ func selfAsEtcd(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return path
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = ln.Close() }()
-	return ln.Addr().String()
 }
 
 // load is a small one on some members.

@@ -18,6 +18,8 @@ import (
 
 	"github.com/quorate/quorate/bench"
 	"github.com/quorate/quorate/pki"
+
+	"github.com/quorate/quorate/test/freeport"
 )
 
 // TestWorkloads: every operation runs on a real etcd without an error.
@@ -245,7 +247,7 @@ func TestSecured(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	n := &node{name: "m1", client: "https://" + freeAddress(t), peer: "http://" + freeAddress(t), dir: t.TempDir(), flags: []string{
+	n := &node{name: "m1", client: "https://" + freeport.Address(t), peer: "http://" + freeport.Address(t), dir: t.TempDir(), flags: []string{
 		"--cert-file=" + filepath.Join(dir, "s.crt"), "--key-file=" + filepath.Join(dir, "s.key"),
 		"--client-cert-auth", "--trusted-ca-file=" + filepath.Join(dir, "ca.crt"), "--auth-token-ttl=1", "--bcrypt-cost=4",
 	}}
@@ -296,7 +298,7 @@ func TestSecured(t *testing.T) {
 func TestMembers(t *testing.T) {
 	nodes := cluster(t, 3)
 	s := load("range", nodes[0])
-	s.Endpoints = append(s.Endpoints, "http://"+freeAddress(t))
+	s.Endpoints = append(s.Endpoints, "http://"+freeport.Address(t))
 	r := mustRun(t, s, bench.Options{})
 	if len(r.Servers) != 3 || !slices.ContainsFunc(r.Notes, func(n string) bool { return strings.Contains(n, "is not used") }) {
 		t.Errorf("servers %d, notes %q", len(r.Servers), r.Notes)
@@ -324,7 +326,7 @@ func TestOldEtcd(t *testing.T) {
 	if _, err = os.Stat(binary); err != nil {
 		t.Skip("etcd 3.5.35 was not built here")
 	}
-	n := &node{name: "m1", client: "http://" + freeAddress(t), peer: "http://" + freeAddress(t), dir: t.TempDir()}
+	n := &node{name: "m1", client: "http://" + freeport.Address(t), peer: "http://" + freeport.Address(t), dir: t.TempDir()}
 	n.start(t, binary, "m1="+n.peer)
 	ready(t, n.client)
 	if _, err = bench.Run(t.Context(), load("range-stream", n), bench.Options{}); !errors.Is(err, bench.ErrSpec) || !strings.Contains(err.Error(), "wants 3.7") {

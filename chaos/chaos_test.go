@@ -17,6 +17,8 @@ import (
 
 	"github.com/quorate/quorate/chaos"
 	"github.com/quorate/quorate/internal/process"
+
+	"github.com/quorate/quorate/test/freeport"
 )
 
 func TestPauseEndsByItself(t *testing.T) {
@@ -262,7 +264,7 @@ func TestLeaderMove(t *testing.T) {
 			return nil
 		})
 	}
-	if _, err := chaos.Start(t.Context(), l.options(), chaos.Disturbance{Kind: chaos.LeaderMove, Endpoints: []string{"http://" + freeAddress(t)}}); err == nil {
+	if _, err := chaos.Start(t.Context(), l.options(), chaos.Disturbance{Kind: chaos.LeaderMove, Endpoints: []string{"http://" + freeport.Address(t)}}); err == nil {
 		t.Error("the leader of nothing was moved")
 	}
 }
@@ -286,7 +288,7 @@ func TestRefused(t *testing.T) {
 		"at least 10ms":            {Kind: chaos.Pause, Endpoint: "127.0.0.1:1"},
 		"say which process":        {Kind: chaos.Kill, For: time.Second},
 		"no ADDRESS:PORT":          {Kind: chaos.Kill, Endpoint: "https://etcd.example:2379"},
-		"listens there":            {Kind: chaos.Kill, Endpoint: freeAddress(t)},
+		"listens there":            {Kind: chaos.Kill, Endpoint: freeport.Address(t)},
 		"is no etcd but":           {Kind: chaos.Pause, Process: id, For: time.Second},
 		"not to be disturbed":      {Kind: chaos.Kill, Process: first, For: time.Second},
 		"has ended":                {Kind: chaos.Kill, Process: process.ID{PID: id.PID, StartTicks: 1, BootID: id.BootID}},

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,6 +21,8 @@ import (
 
 	"github.com/quorate/quorate/chaos"
 	"github.com/quorate/quorate/internal/process"
+
+	"github.com/quorate/quorate/test/freeport"
 )
 
 // envStart makes this binary start the disturbance it is given, say so, and live on.
@@ -97,7 +98,7 @@ func newLab(t *testing.T, members int) *lab {
 	l := &lab{t: t, ledger: filepath.Join(t.TempDir(), "ledger")}
 	var initial []string
 	for i := range members {
-		n := &node{name: fmt.Sprintf("m%d", i+1), client: "http://" + freeAddress(t), peer: "http://" + freeAddress(t), dir: t.TempDir(), done: make(chan struct{})}
+		n := &node{name: fmt.Sprintf("m%d", i+1), client: "http://" + freeport.Address(t), peer: "http://" + freeport.Address(t), dir: t.TempDir(), done: make(chan struct{})}
 		initial = append(initial, n.name+"="+n.peer)
 		l.members = append(l.members, n)
 	}
@@ -287,12 +288,4 @@ func must(t *testing.T, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	must(t, err)
-	defer func() { _ = ln.Close() }()
-	return ln.Addr().String()
 }

@@ -13,6 +13,8 @@ import (
 
 	"github.com/quorate/quorate/check"
 	"github.com/quorate/quorate/history"
+
+	"github.com/quorate/quorate/test/freeport"
 )
 
 // TestHolds: nothing is found on a cluster that nobody disturbs.
@@ -202,7 +204,7 @@ func TestPrepare(t *testing.T) {
 	if _, err = c.Put(ctx, "/full/key", "1"); err != nil {
 		t.Fatal(err)
 	}
-	dead := "http://" + freeAddress(t)
+	dead := "http://" + freeport.Address(t)
 	for what, tc := range map[string]struct {
 		opts check.Options
 		want error

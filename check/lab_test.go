@@ -22,6 +22,8 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/quorate/quorate/check"
+
+	"github.com/quorate/quorate/test/freeport"
 )
 
 // TestMain makes the test binary act as etcd too.
@@ -63,7 +65,7 @@ func newLab(t *testing.T, members int, binary string) *lab {
 	t.Helper()
 	nodes := make([]*node, 0, members)
 	for range members {
-		nodes = append(nodes, &node{client: "http://" + freeAddress(t), peer: "http://" + freeAddress(t)})
+		nodes = append(nodes, &node{client: "http://" + freeport.Address(t), peer: "http://" + freeport.Address(t)})
 	}
 	return (&lab{t: t, binary: binary}).up(nodes)
 }
@@ -224,16 +226,6 @@ func (p *pauser) Disturb(ctx context.Context) (string, error) {
 	case <-ctx.Done():
 	}
 	return n.name, process.Signal(syscall.SIGCONT)
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = ln.Close() }()
-	return ln.Addr().String()
 }
 
 // run checks, and says on failure what came of it.

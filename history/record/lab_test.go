@@ -16,6 +16,8 @@ import (
 
 	"github.com/quorate/quorate/history"
 	"github.com/quorate/quorate/history/record"
+
+	"github.com/quorate/quorate/test/freeport"
 )
 
 // TestMain makes the test binary act as etcd too.
@@ -47,7 +49,7 @@ func newNode(t *testing.T, flags ...string) *node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &node{t: t, dir: t.TempDir(), binary: filepath.Join(t.TempDir(), "etcd"), flags: flags, client: "http://" + freeAddress(t), peer: "http://" + freeAddress(t)}
+	n := &node{t: t, dir: t.TempDir(), binary: filepath.Join(t.TempDir(), "etcd"), flags: flags, client: "http://" + freeport.Address(t), peer: "http://" + freeport.Address(t)}
 	if err = os.Symlink(self, n.binary); err != nil {
 		t.Fatal(err)
 	}
@@ -122,16 +124,6 @@ func dial(t *testing.T, r *record.Recorder, n *node) *record.Client {
 	}
 	t.Cleanup(func() { _ = c.Close() })
 	return c
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = ln.Close() }()
-	return ln.Addr().String()
 }
 
 // silent takes connections and never says a word.

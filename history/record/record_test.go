@@ -14,6 +14,8 @@ import (
 
 	"github.com/quorate/quorate/history"
 	"github.com/quorate/quorate/history/record"
+
+	"github.com/quorate/quorate/test/freeport"
 )
 
 // want fails the test unless an operation ended as it should.
@@ -175,7 +177,7 @@ func TestOutcomes(t *testing.T) {
 // TestNobodyAnswers: what never left is known not to have happened.
 func TestNobodyAnswers(t *testing.T) {
 	rec := record.New(record.Options{})
-	for _, endpoint := range []string{"http://" + freeAddress(t), silent(t)} {
+	for _, endpoint := range []string{"http://" + freeport.Address(t), silent(t)} {
 		c, err := rec.Dial(t.Context(), record.Target{Endpoint: endpoint})
 		if err != nil {
 			t.Fatal(err)

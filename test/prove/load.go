@@ -195,7 +195,7 @@ func proveCheckRun(ctx context.Context, e *env) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	seen, err := e.tests(ctx, more, "./check", "", 10, "TestHolds", "TestHoldsUnderKills", "TestOlderEtcd", "TestStranger", "TestInterrupt")
+	seen, err := e.tests(ctx, more, "./check", "", 10, "TestHolds", "TestHoldsUnderKills", "TestHoldsUnderPartitions", "TestOlderEtcd", "TestStranger", "TestInterrupt")
 	if err != nil {
 		return seen, err
 	}
@@ -211,7 +211,7 @@ func proveCheckRun(ctx context.Context, e *env) (string, error) {
 	if err = os.RemoveAll(file); err != nil {
 		return seen, err
 	}
-	out, err := u.quorate(ctx, "check", "run", "-c", "playground", "--disturb", "kill,pause,leader-move", "--every", "2s", "--for", "2s",
+	out, err := u.quorate(ctx, "check", "run", "-c", "playground", "--disturb", "kill,pause,restart,leader-move", "--every", "2s", "--for", "2s",
 		"--duration", "60s", "--history", file, "-o", "json", "--yes")
 	if err != nil {
 		return seen, fmt.Errorf("%w: %s", err, tail(out, 1500))
@@ -244,7 +244,7 @@ func judgeCheck(out string) (string, error) {
 		kinds[d.Kind]++
 	}
 	var errs []error
-	for _, kind := range []string{"kill", "pause", "leader-move"} {
+	for _, kind := range []string{"kill", "pause", "restart", "leader-move"} {
 		if kinds[kind] == 0 {
 			errs = append(errs, fmt.Errorf("there was no %s", kind))
 		}
