@@ -73,9 +73,16 @@ func TestOlderEtcd(t *testing.T) {
 			if _, err := check.Prepare(t.Context(), o); !errors.Is(err, check.ErrOptions) || !strings.Contains(err.Error(), "18667") {
 				t.Errorf("what corrupts etcd %s: %v", version, err)
 			}
+			// It takes a read of a revision that is compacted just then: most runs meet one.
 			o.MayCorrupt = true
-			if r := run(t, o); r.Verdict != check.Violated || r.Report.Counts["hash-differs"]+r.Report.Counts["refused-write-happened"] == 0 {
-				t.Errorf("etcd's bug 18667 was not found: %s, %v", r.Verdict, r.Report.Counts)
+			for try := 1; ; try++ {
+				r := run(t, o)
+				if r.Verdict == check.Violated && r.Report.Counts["hash-differs"]+r.Report.Counts["refused-write-happened"] > 0 {
+					break
+				}
+				if try == 5 {
+					t.Fatalf("etcd's bug 18667 was not found: %s, %v", r.Verdict, r.Report.Counts)
+				}
 			}
 		})
 	}
