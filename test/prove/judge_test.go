@@ -346,6 +346,18 @@ func TestJudgeLoad(t *testing.T) {
 			t.Errorf("from %s: %v", name, err)
 		}
 	}
+	kinds := `"disturbances":[{"kind":"kill"},{"kind":"pause"},{"kind":"restart"},{"kind":"leader-move"}]`
+	for name, tc := range map[string]struct{ out, want string }{
+		"that held":              {`{"verdict":"holds","stats":{"operations":5000,"unknown":7},` + kinds + `}`, ""},
+		"that was violated":      {`{"verdict":"violated","stats":{"operations":5000,"unknown":7},"report":{"violations":[{}]},` + kinds + `}`, "1 violations"},
+		"that did next to none":  {`{"verdict":"holds","stats":{"operations":50,"unknown":7},` + kinds + `}`, "50 operations"},
+		"that was not disturbed": {`{"verdict":"holds","stats":{"operations":5000,"unknown":7}}`, "there was no kill"},
+	} {
+		_, err := judgeCheck(tc.out)
+		if tc.want == "" && err != nil || tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)) {
+			t.Errorf("a check %s: %v", name, err)
+		}
+	}
 	c := comparison{Pairs: make([]any, 5)}
 	if _, err := c.judge(); err == nil {
 		t.Error("a comparison without a goal proved something")

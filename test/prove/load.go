@@ -27,6 +27,7 @@ func loads() []item {
 		{"from", "a load from two hosts, merged into one report", 10 * time.Minute, proveFrom},
 		{"million", "1,000,000 operations are recorded and checked within 60 s and 4 GiB", 15 * time.Minute, proveMillion},
 		{"planted", "each rule finds the bug planted for it, and none is found in 50 clean histories", 15 * time.Minute, provePlanted},
+		{"clean", "50 runs on a cluster that nothing happens to: no promise is called broken", 20 * time.Minute, proveClean},
 		{"oracle", "porcupine alone agrees on 100 random histories, clean and broken", 15 * time.Minute, proveOracle},
 		{"record", "what clients saw is recorded as it was: real etcds, every kind of call, watches that break", 15 * time.Minute, proveRecord},
 		{"check", "`quorate check run` holds on 3.5, 3.6 and 3.7, under kills, pauses, restarts, partitions and moves of the leader", 25 * time.Minute, proveCheckRun},
@@ -224,20 +225,67 @@ func proveCheckRun(ctx context.Context, e *env) (string, error) {
 	return seen + "; `quorate check run` on the playground: " + verdict + "; judged again from .cache/histories: " + tail(strings.SplitN(again, "\n", 2)[0], 200), err
 }
 
+// cleanRuns are runs in which nothing is wrong.
+const cleanRuns = 50
+
+// proveClean runs `quorate check run` on a healthy playground, and keeps the raw
+// histories.
+func proveClean(ctx context.Context, e *env) (string, error) {
+	u, err := e.fresh(ctx)
+	if err != nil {
+		return "", err
+	}
+	kept := filepath.Join(e.repo, ".cache", "histories", "clean")
+	if err = errors.Join(os.RemoveAll(kept), os.MkdirAll(kept, 0o700)); err != nil {
+		return "", err
+	}
+	operations := 0
+	for i := range cleanRuns {
+		file := filepath.Join(kept, fmt.Sprintf("%02d.history.zst", i+1))
+		out, err := u.quorate(ctx, "check", "run", "-c", "playground", "--duration", "2s", "--rate", "0", "--history", file, "-o", "json")
+		if err != nil {
+			return fmt.Sprintf("run %d", i+1), fmt.Errorf("%w: %s", err, tail(out, 1500))
+		}
+		r, err := readCheck(out)
+		if err == nil && (r.Verdict != "holds" || len(r.Report.Violations) > 0 || r.Stats.Operations < 100) {
+			err = fmt.Errorf("%s, %d violations in %d operations", r.Verdict, len(r.Report.Violations), r.Stats.Operations)
+		}
+		if err != nil {
+			return fmt.Sprintf("run %d", i+1), err
+		}
+		operations += r.Stats.Operations
+	}
+	return fmt.Sprintf("%d runs of %d operations in all hold; raw histories in .cache/histories/clean", cleanRuns, operations), nil
+}
+
+// checked is what `quorate check run` says.
+type checked struct {
+	Verdict string `json:"verdict"`
+	Stats   struct {
+		Operations int `json:"operations"`
+		Unknown    int `json:"unknown"`
+	} `json:"stats"`
+	Disturbances []struct {
+		Kind string `json:"kind"`
+	} `json:"disturbances"`
+	Report struct {
+		Violations []any `json:"violations"`
+	} `json:"report"`
+}
+
+func readCheck(out string) (r checked, err error) {
+	if err = json.Unmarshal([]byte(out), &r); err != nil {
+		err = fmt.Errorf("its JSON: %w: %s", err, tail(out, 300))
+	}
+	return r, err
+}
+
 // judgeCheck wants a run that was disturbed, whose traffic was real, and that broke
 // no promise.
 func judgeCheck(out string) (string, error) {
-	var r struct {
-		Verdict      string `json:"verdict"`
-		Operations   int    `json:"operations"`
-		Unknown      int    `json:"unknown"`
-		Disturbances []struct {
-			Kind string `json:"kind"`
-		} `json:"disturbances"`
-		Violations []any `json:"violations"`
-	}
-	if err := json.Unmarshal([]byte(out), &r); err != nil {
-		return "", fmt.Errorf("its JSON: %w: %s", err, tail(out, 300))
+	r, err := readCheck(out)
+	if err != nil {
+		return "", err
 	}
 	kinds := map[string]int{}
 	for _, d := range r.Disturbances {
@@ -249,10 +297,10 @@ func judgeCheck(out string) (string, error) {
 			errs = append(errs, fmt.Errorf("there was no %s", kind))
 		}
 	}
-	if len(r.Violations) > 0 || r.Operations < 1000 {
-		errs = append(errs, fmt.Errorf("%d violations in %d operations", len(r.Violations), r.Operations))
+	if r.Verdict != "holds" || len(r.Report.Violations) > 0 || r.Stats.Operations < 1000 || r.Stats.Unknown == 0 {
+		errs = append(errs, fmt.Errorf("%s, %d violations in %d operations, %d without an answer", r.Verdict, len(r.Report.Violations), r.Stats.Operations, r.Stats.Unknown))
 	}
-	return fmt.Sprintf("%s, %d operations, %d without an answer, disturbed by %v", r.Verdict, r.Operations, r.Unknown, kinds), errors.Join(errs...)
+	return fmt.Sprintf("%s, %d operations, %d without an answer, disturbed by %v", r.Verdict, r.Stats.Operations, r.Stats.Unknown, kinds), errors.Join(errs...)
 }
 
 func proveDisturb(ctx context.Context, e *env) (string, error) {

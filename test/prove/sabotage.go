@@ -108,6 +108,7 @@ var sabotages = []sabotage{
 	{"from", "bench/split.go", "p.Rate = whole.Rate / float64(n)", "p.Rate = whole.Rate", "each host drives the whole load"},
 	{"million", "history/collect.go", "		c.collectAnswer(index(i))\n", "		c.collectAnswer(index(i))\n		for range 300_000 {\n		}\n", "each operation costs 100 µs more"},
 	{"planted", "history/check.go", "func (c *checker) violate(v Violation) {\n", "func (c *checker) violate(v Violation) {\n	if v.Rule == WatchSplit {\n		return\n	}\n", "one rule is never told"},
+	{"clean", "history/order.go", "!o.writes() && o.Revision < c.known[i]", "!o.writes() && o.Revision <= c.known[i]", "a read of the latest revision is called stale"},
 	{"oracle", "history/check.go", "r.OK = len(r.Violations) == 0", "r.OK = len(r.Violations) <= 1", "one violation passes"},
 	{"record", "history/record/outcome.go", "	default:\n	}\n	return history.Unknown", "	default:\n	}\n	return history.Failed", "a timeout is taken for a refusal"},
 	{"check", "history/check.go", "func (c *checker) violate(v Violation) {\n", "func (c *checker) violate(v Violation) {\n	if v.Rule == PhantomWrite {\n		return\n	}\n", "a stranger's writes are not told"},
