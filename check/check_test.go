@@ -31,7 +31,7 @@ func holds(t *testing.T, l *lab) {
 	if r.Verdict != check.Holds || r.Stats.Writes < 500 || len(r.Members) != 3 || !strings.HasPrefix(r.Hash, "of 3 members") || told < 4 {
 		t.Errorf("%s with %d writes on %d members, hash %s, told %d times", r.Verdict, r.Stats.Writes, len(r.Members), r.Hash, told)
 	}
-	for _, kind := range []history.Kind{history.Put, history.Delete, history.Range, history.Txn, history.LeaseGrant, history.LeaseTTL} {
+	for _, kind := range []history.Kind{history.Put, history.Delete, history.Range, history.Txn, history.LeaseGrant} {
 		if r.Stats.Kinds[string(kind)] == 0 {
 			t.Errorf("there was no %s", kind)
 		}

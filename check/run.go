@@ -36,6 +36,9 @@ type run struct {
 	// shared are the connections by target, where there is a user.
 	shared map[int]*record.Client
 
+	// telling is held while progress is told.
+	telling sync.Mutex
+
 	// revision is the highest that anyone heard of; left, how many operations may
 	// still be begun, where there is a limit.
 	revision atomic.Int64
@@ -335,7 +338,15 @@ func (r *run) enter(phase string) {
 	r.mu.Lock()
 	r.phase = phase
 	r.mu.Unlock()
-	r.opts.Progress(r.progress(0))
+	r.report(0)
+}
+
+// report tells how far it is. One at a time: whoever hears it need not be ready for
+// more.
+func (r *run) report(perSecond float64) {
+	r.telling.Lock()
+	defer r.telling.Unlock()
+	r.opts.Progress(r.progress(perSecond))
 }
 
 func (r *run) progress(perSecond float64) Progress {
@@ -355,7 +366,7 @@ func (r *run) tell(ctx context.Context) *sync.WaitGroup {
 		before := 0
 		for backoff.Sleep(ctx, progressEvery) == nil {
 			n := r.meter.now().Operations
-			r.opts.Progress(r.progress(float64(n-before) / progressEvery.Seconds()))
+			r.report(float64(n-before) / progressEvery.Seconds())
 			before = n
 		}
 	})

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/quorate/quorate/api/v1alpha1"
 	"github.com/quorate/quorate/inspect"
@@ -399,12 +400,19 @@ func TestHistory(t *testing.T) {
 		return nil
 	})
 	l.must("revisions", func(ctx context.Context) error {
-		for range txns {
-			if _, err := c.Put(ctx, "n", "1"); err != nil {
-				return err
-			}
+		var group errgroup.Group
+		const writers = 20
+		for range writers {
+			group.Go(func() error {
+				for range txns / writers {
+					if _, err := c.Put(ctx, "n", "1"); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
 		}
-		return nil
+		return group.Wait()
 	})
 	r := look(t, inspect.Options{Endpoints: l.urls()})
 	f := finding(t, r, "compaction")
