@@ -5,6 +5,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/quorate/quorate/history"
@@ -99,5 +100,37 @@ func TestKnowingLess(t *testing.T) {
 		if r := check(t, h, history.Options{NoExcerpts: true}); !r.OK {
 			t.Fatalf("seed %d was found broken:\n%s", seed, said(r))
 		}
+	}
+}
+
+// TestBareBeginning: etcd may leave the previous values out of what opens a watch; it
+// is noted, and breaks no promise. Later they must be there.
+func TestBareBeginning(t *testing.T) {
+	noted := 0
+	for seed := range uint64(40) {
+		h := historytest.Generate(seed, 1500, 8)
+		for i := range h.Watches {
+			w := &h.Watches[i]
+			n := slices.IndexFunc(w.Responses, func(r history.WatchResponse) bool { return len(r.Events) > 0 && r.Events[0].PrevKV != nil })
+			if !w.PrevKV || w.Truth || n < 0 {
+				continue
+			}
+			// As if it had begun there.
+			w.Responses = w.Responses[n:]
+			n, w.StartRevision = 0, w.Responses[0].Events[0].KV.ModRevision
+			w.Responses[n].Events[0].PrevKV = nil
+			r := check(t, h, history.Options{})
+			if !r.OK {
+				t.Fatalf("seed %d: %s", seed, said(r))
+			}
+			// It may have been compacted, too, which says nothing of how it began.
+			if slices.ContainsFunc(r.Notes, func(s string) bool { return strings.Contains(s, "1 in all") }) {
+				noted++
+			}
+			break
+		}
+	}
+	if noted == 0 {
+		t.Fatal("nothing was noted")
 	}
 }
