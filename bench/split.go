@@ -16,7 +16,7 @@ const (
 // Split divides a load among hosts, whose results Merge makes one again. Each has a
 // share of clients, connections, rate and total, and keys of its own below the
 // prefix; all begin at one time by their own clocks. The first reads the servers'
-// metrics. It is ErrSpec when there is not a client for each.
+// metrics. It is ErrSpec when there is not a client and a request for each.
 func (s *Spec) Split(hosts []string, now time.Time) ([]Spec, error) {
 	whole := s.Clone()
 	if err := whole.Complete(); err != nil {
@@ -25,6 +25,10 @@ func (s *Spec) Split(hosts []string, now time.Time) ([]Spec, error) {
 	n := len(hosts)
 	if n == 0 || whole.Clients < n {
 		return nil, fmt.Errorf("%w: %d clients in each namespace can't be divided among %d hosts: give one for each at least", ErrSpec, whole.Clients, n)
+	}
+	if whole.Total > 0 && whole.Total < int64(n) {
+		// A share of none would be one without an end.
+		return nil, fmt.Errorf("%w: %d requests can't be divided among %d hosts: give one for each at least", ErrSpec, whole.Total, n)
 	}
 	if whole.Prefix == "" {
 		whole.Prefix = fmt.Sprintf("/quorate-bench/%x/", uint32(whole.Seed)) //nolint:gosec // part of it will do

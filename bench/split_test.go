@@ -34,6 +34,11 @@ func TestSplit(t *testing.T) {
 	if _, err = whole.Split(nil, now); !errors.Is(err, ErrSpec) {
 		t.Errorf("no host: %v", err)
 	}
+	few := whole.Clone()
+	few.Total = 2
+	if _, err = few.Split([]string{"a", "b", "c"}, now); !errors.Is(err, ErrSpec) {
+		t.Errorf("fewer requests than hosts: %v", err)
+	}
 	reads := whole.Clone()
 	reads.Mix, reads.Keys = Mixes["range"], 50_000
 	parts, err = reads.Split([]string{"a"}, now)
