@@ -166,15 +166,41 @@ func TestExamine(t *testing.T) {
 			o.Members[0].ClientURLs = []string{"https://m1.db.example:2379"}
 			o.Members[0].Certificates[0].Hosts = []string{"*.db.example"}
 		}, "Healthy", nil},
-		{"etcd 3.4", func(o *Observation) { all(o, func(s *Status) { s.Version = "3.4.23" }) }, "Healthy", []string{"warning end-of-life", "warning bug-compaction-crash"}},
-		{"etcd 3.5.2", func(o *Observation) { all(o, func(s *Status) { s.Version = "3.5.2" }) }, "Healthy", []string{"critical bug-data-inconsistency", "warning bug-defrag-crash", "warning bug-compaction-crash", "warning bug-watch-loss", "info upgrade-to-3.6"}},
-		{"etcd 3.5.25", func(o *Observation) { all(o, func(s *Status) { s.Version = "3.5.25" }) }, "Healthy", []string{"info upgrade-to-3.6"}},
-		{"etcd 3.5.26", func(o *Observation) { all(o, func(s *Status) { s.Version = "3.5.26" }) }, "Healthy", nil},
+		{"etcd 3.4", func(o *Observation) { all(o, func(s *Status) { s.Version = "3.4.23" }) }, "Healthy", []string{
+			"warning end-of-life", "warning bug-compaction-crash", "warning bug-watch-loss", "warning bug-watch-order", "warning bug-watch-deletion",
+			"warning bug-watch-future", "warning bug-stale-reads", "warning bug-lease-renew", "warning bug-snapshot-defrag", "info bug-compacted-read",
+		}},
+		{"etcd 3.5.2", func(o *Observation) { all(o, func(s *Status) { s.Version = "3.5.2" }) }, "Healthy", []string{
+			"critical bug-data-inconsistency", "warning bug-defrag-crash", "warning bug-compaction-crash", "warning bug-watch-loss", "warning bug-watch-order",
+			"warning bug-watch-deletion", "warning bug-watch-future", "warning bug-stale-reads", "warning bug-lease-renew", "warning bug-snapshot-defrag",
+			"info bug-compacted-read", "info upgrade-to-3.6",
+		}},
+		{"etcd 3.5.25", func(o *Observation) { all(o, func(s *Status) { s.Version = "3.5.25" }) }, "Healthy", []string{"warning bug-stale-reads", "info bug-compacted-read", "info upgrade-to-3.6"}},
+		{"etcd 3.5.26", func(o *Observation) { all(o, func(s *Status) { s.Version = "3.5.26" }) }, "Healthy", []string{"warning bug-stale-reads", "info bug-compacted-read"}},
+		{"etcd 3.6.16", func(o *Observation) { all(o, func(s *Status) { s.Version = "3.6.16" }) }, "Healthy", []string{"info bug-compacted-read"}},
+		{"etcd 3.6.16, where members differ", func(o *Observation) {
+			all(o, func(s *Status) { s.Version = "3.6.16" })
+			both(&o.Members[2], func(s *Status) { s.Revision = 3999 })
+		}, "Degraded", []string{"critical revision-differs", "warning bug-compacted-read"}},
+		{"etcd 3.6.16 alone", func(o *Observation) {
+			o.Members = o.Members[:1]
+			all(o, func(s *Status) { s.Version = "3.6.16" })
+		}, "Healthy", []string{"info member-count", "info bug-compacted-read"}},
+		{"etcd 3.4.20 alone", func(o *Observation) {
+			o.Members = o.Members[:1]
+			all(o, func(s *Status) { s.Version = "3.4.20" })
+		}, "Healthy", []string{
+			"critical bug-single-durability", "warning end-of-life", "warning bug-compaction-crash", "warning bug-watch-loss", "warning bug-watch-order",
+			"warning bug-watch-deletion", "warning bug-lease-renew", "info member-count", "info bug-compacted-read",
+		}},
 		{"etcd 3.6.8 with authentication", func(o *Observation) {
 			all(o, func(s *Status) { s.Version = "3.6.8" })
 			o.Login = &Reach{Cause: Answered}
-		}, "Healthy", []string{"critical bug-auth-bypass", "warning bug-watch-bypass", "info upgrade-to-3.7"}},
-		{"mixed minors", func(o *Observation) { both(&o.Members[0], func(s *Status) { s.Version = "3.6.16" }) }, "Healthy", []string{"warning mixed-versions"}},
+		}, "Healthy", []string{
+			"critical bug-auth-bypass", "warning bug-stale-reads", "warning bug-watch-bypass", "warning bug-put-bypass", "info bug-compacted-read",
+			"info upgrade-to-3.7",
+		}},
+		{"mixed minors", func(o *Observation) { both(&o.Members[0], func(s *Status) { s.Version = "3.6.16" }) }, "Healthy", []string{"warning mixed-versions", "info bug-compacted-read"}},
 		{"mixed patches", func(o *Observation) { both(&o.Members[0], func(s *Status) { s.Version = "3.7.2" }) }, "Healthy", []string{"info mixed-versions"}},
 		{"revisions differ at one index", func(o *Observation) { both(&o.Members[2], func(s *Status) { s.Revision = 3999 }) }, "Degraded", []string{"critical revision-differs"}},
 		{"a member lags", func(o *Observation) { both(&o.Members[2], func(s *Status) { s.AppliedIndex, s.Revision = 3000, 2000 }) }, "Degraded", []string{"warning lag"}},
@@ -346,6 +372,50 @@ func TestParseRelease(t *testing.T) {
 		if got := parseRelease(s); got != want {
 			t.Errorf("%q: got %v", s, got)
 		}
+	}
+}
+
+// TestBugBounds: each bug is in the last release before its fix, and not in the first
+// that has it.
+func TestBugBounds(t *testing.T) {
+	for id, bounds := range map[string]struct{ in, out []string }{
+		"bug-data-inconsistency": {[]string{"3.5.0", "3.5.2"}, []string{"3.4.44", "3.5.3", "3.6.0"}},
+		"bug-defrag-crash":       {[]string{"3.5.5"}, []string{"3.5.6", "3.6.0"}},
+		"bug-auth-snapshot":      {[]string{"3.4.20", "3.4.21", "3.5.5"}, []string{"3.4.19", "3.4.22", "3.5.4", "3.5.6"}},
+		"bug-single-durability":  {[]string{"3.4.20", "3.5.4"}, []string{"3.4.21", "3.5.5", "3.6.0"}},
+		"bug-compaction-crash":   {[]string{"3.4.31", "3.5.13"}, []string{"3.4.32", "3.5.14", "3.6.0"}},
+		"bug-watch-loss":         {[]string{"3.4.30", "3.5.12"}, []string{"3.4.31", "3.5.13", "3.6.0"}},
+		"bug-watch-order":        {[]string{"3.4.24", "3.5.7"}, []string{"3.4.25", "3.5.8", "3.6.0"}},
+		"bug-watch-deletion":     {[]string{"3.4.35", "3.5.17"}, []string{"3.4.36", "3.5.18", "3.6.0"}},
+		"bug-watch-future":       {[]string{"3.4.37", "3.5.21", "3.6.1"}, []string{"3.4.38", "3.5.22", "3.6.2", "3.7.0"}},
+		"bug-stale-reads":        {[]string{"3.4.41", "3.5.27", "3.6.8"}, []string{"3.4.42", "3.5.28", "3.6.9", "3.7.0"}},
+		"bug-lease-renew":        {[]string{"3.4.37", "3.5.22", "3.6.4"}, []string{"3.4.38", "3.5.23", "3.6.5", "3.7.0"}},
+		"bug-snapshot-defrag":    {[]string{"3.4.37", "3.5.22", "3.6.4"}, []string{"3.4.38", "3.5.23", "3.6.5", "3.7.0"}},
+		"bug-compacted-read":     {[]string{"3.4.0", "3.4.44", "3.5.0", "3.5.35", "3.5.99", "3.6.0", "3.6.16"}, []string{"3.7.0", "3.7.3", "3.8.0"}},
+		"bug-auth-bypass":        {[]string{"3.4.41", "3.5.27", "3.6.8"}, []string{"3.4.42", "3.5.28", "3.6.9", "3.7.0"}},
+		"bug-watch-bypass":       {[]string{"3.5.32", "3.6.13", "3.7.0"}, []string{"3.5.33", "3.6.14", "3.7.1"}},
+		"bug-put-bypass":         {[]string{"3.4.43", "3.5.29", "3.6.10"}, []string{"3.4.44", "3.5.30", "3.6.11", "3.7.0"}},
+		"upgrade-to-3.6":         {[]string{"3.5.25"}, []string{"3.4.44", "3.5.26", "3.6.0"}},
+		"upgrade-to-3.7":         {[]string{"3.6.10"}, []string{"3.5.35", "3.6.11", "3.7.0"}},
+	} {
+		i := slices.IndexFunc(bugs, func(b bug) bool { return b.id == id })
+		if i < 0 {
+			t.Errorf("%s is not in the table", id)
+			continue
+		}
+		for _, v := range bounds.in {
+			if !bugs[i].hits(parseRelease(v)) {
+				t.Errorf("%s is not told of etcd %s", id, v)
+			}
+		}
+		for _, v := range bounds.out {
+			if bugs[i].hits(parseRelease(v)) {
+				t.Errorf("%s is told of etcd %s", id, v)
+			}
+		}
+	}
+	if len(bugs) != 18 {
+		t.Errorf("the table has %d bugs: give each its bounds here", len(bugs))
 	}
 }
 

@@ -15,12 +15,14 @@ import (
 
 	"github.com/quorate/quorate/api/v1alpha1"
 	"github.com/quorate/quorate/inspect"
+	"github.com/quorate/quorate/pki"
+	"github.com/quorate/quorate/test/etcdlab"
 )
 
 // edit changes the database of a member that is stopped.
-func (n *node) edit(t *testing.T, change func(*bbolt.Tx) error) {
+func edit(t *testing.T, n *node, change func(*bbolt.Tx) error) {
 	t.Helper()
-	db, err := bbolt.Open(filepath.Join(n.dir, "member", "snap", "db"), 0o600, &bbolt.Options{Timeout: time.Second})
+	db, err := bbolt.Open(filepath.Join(n.Dir, "member", "snap", "db"), 0o600, &bbolt.Options{Timeout: time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -32,16 +34,16 @@ func (n *node) edit(t *testing.T, change func(*bbolt.Tx) error) {
 // TestCorrupt: one bit more or less on one disk, until etcd's own check finds it.
 func TestCorrupt(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, labOptions{members: 3, flags: []string{"--feature-gates=CompactHashCheck=true", "--compact-hash-check-time=1s"}}).ready()
-	c := l.client(l.members[0])
+	l := newLab(t, labOptions{Members: 3, Flags: []string{"--feature-gates=CompactHashCheck=true", "--compact-hash-check-time=1s"}}).ready()
+	c := l.client(l.Members[0])
 	l.must("write", func(ctx context.Context) error {
 		_, err := c.Put(ctx, "key", "the-right-value")
 		return err
 	})
-	sick := l.members[2]
+	sick := l.Members[2]
 	l.ready(sick)
-	sick.end(t)
-	sick.edit(t, func(tx *bbolt.Tx) error {
+	sick.Stop()
+	edit(t, sick, func(tx *bbolt.Tx) error {
 		b := tx.Bucket([]byte("key"))
 		for k, v := b.Cursor().First(); k != nil; k, v = b.Cursor().Seek(append(k, 0)) {
 			if bytes.Contains(v, []byte("the-right-value")) {
@@ -50,7 +52,7 @@ func TestCorrupt(t *testing.T) {
 		}
 		return errors.New("the value is not in the file")
 	})
-	l.start(sick)
+	sick.Start()
 	l.ready()
 	l.until("found out", func(ctx context.Context) error {
 		// A compaction has its hash compared; the alarm then refuses it.
@@ -66,7 +68,7 @@ func TestCorrupt(t *testing.T) {
 		}
 		return errors.New("no alarm yet")
 	})
-	r := look(t, inspect.Options{Endpoints: l.urls(l.members[0])})
+	r := look(t, inspect.Options{Endpoints: l.URLs(l.Members[0])})
 	f := finding(t, r, "alarm-corrupt")
 	if f.Severity != inspect.Critical || f.Subject != "m3" || r.State == v1alpha1.StateHealthy {
 		t.Errorf("%s of %s; the cluster is %s", f.Severity, f.Subject, r.State)
@@ -76,19 +78,19 @@ func TestCorrupt(t *testing.T) {
 // TestSizesDiffer: one member holds what the others don't.
 func TestSizesDiffer(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, labOptions{members: 3}).ready()
-	fat := l.members[1]
-	fat.end(t)
-	fat.edit(t, func(tx *bbolt.Tx) error {
+	l := newLab(t, labOptions{Members: 3}).ready()
+	fat := l.Members[1]
+	fat.Stop()
+	edit(t, fat, func(tx *bbolt.Tx) error {
 		b, err := tx.CreateBucket([]byte("padding"))
 		for i := range 70 {
 			err = errors.Join(err, b.Put([]byte(strconv.Itoa(i)), make([]byte, 1<<20)))
 		}
 		return err
 	})
-	l.start(fat)
+	fat.Start()
 	l.ready()
-	r := look(t, inspect.Options{Endpoints: l.urls(l.members[0])})
+	r := look(t, inspect.Options{Endpoints: l.URLs(l.Members[0])})
 	f := finding(t, r, "sizes-differ")
 	if f.Severity != inspect.Warning || !strings.HasPrefix(f.Evidence[0], "m2 ") {
 		t.Errorf("%s %q", f.Severity, f.Evidence)
@@ -97,13 +99,13 @@ func TestSizesDiffer(t *testing.T) {
 
 // moveLeader has a member lead, which it must not do already.
 func (l *lab) moveLeader(ctx context.Context, to *node) error {
-	st, err := l.client(to).Status(ctx, to.client)
+	st, err := l.client(to).Status(ctx, to.Client)
 	if err != nil {
 		return err
 	}
 	next := st.Header.MemberId
-	for _, n := range l.members {
-		if st, err = l.client(n).Status(ctx, n.client); err == nil && st.Leader == st.Header.MemberId {
+	for _, n := range l.Members {
+		if st, err = l.client(n).Status(ctx, n.Client); err == nil && st.Leader == st.Header.MemberId {
 			_, err = l.client(n).MoveLeader(ctx, next)
 			return err
 		}
@@ -114,8 +116,8 @@ func (l *lab) moveLeader(ctx context.Context, to *node) error {
 // lead waits until a member leads.
 func (l *lab) lead(n *node) {
 	l.t.Helper()
-	l.until(n.name+" leads", func(ctx context.Context) error {
-		st, err := l.client(n).Status(ctx, n.client)
+	l.until(n.Name+" leads", func(ctx context.Context) error {
+		st, err := l.client(n).Status(ctx, n.Client)
 		if err != nil || st.Leader == st.Header.MemberId {
 			return err
 		}
@@ -126,19 +128,19 @@ func (l *lab) lead(n *node) {
 // TestLeaderChanges: elections while it looks.
 func TestLeaderChanges(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, labOptions{members: 3}).ready()
+	l := newLab(t, labOptions{Members: 3}).ready()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan int)
 	go func() {
 		moved := 0
 		for ctx.Err() == nil {
-			if l.moveLeader(ctx, l.members[moved%3]) == nil {
+			if l.moveLeader(ctx, l.Members[moved%3]) == nil {
 				moved++
 			}
 		}
 		done <- moved
 	}()
-	r := look(t, inspect.Options{Endpoints: l.urls()})
+	r := look(t, inspect.Options{Endpoints: l.URLs()})
 	cancel()
 	if moved := <-done; moved < 2 {
 		t.Fatalf("the leader was moved %d times only", moved)
@@ -152,24 +154,24 @@ func TestLeaderChanges(t *testing.T) {
 // and still answers its clients.
 func TestCutOff(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, labOptions{members: 3, peers: newAuthority(t)}).ready()
-	apart := l.members[2]
-	l.lead(l.members[1])
-	l.certify(apart, newAuthority(t))
+	l := newLab(t, labOptions{Members: 3, Peers: etcdlab.NewAuthority(t)}).ready()
+	apart := l.Members[2]
+	l.lead(l.Members[1])
+	etcdlab.NewAuthority(t).Write(t, apart.Home, "peer", pki.Peer, nil)
 	// Connections are made anew where one end is: the two others find together.
-	for _, n := range l.members[:2] {
-		n.end(t)
-		l.start(n)
+	for _, n := range l.Members[:2] {
+		n.Stop()
+		n.Start()
 		l.ready(n)
 	}
 	l.until("answering without a leader", func(ctx context.Context) error {
-		st, err := l.client(apart).Status(ctx, apart.client)
+		st, err := l.client(apart).Status(ctx, apart.Client)
 		if err == nil && st.Leader != 0 {
 			return errors.New("it has a leader")
 		}
 		return err
 	})
-	r := look(t, inspect.Options{Endpoints: l.urls()})
+	r := look(t, inspect.Options{Endpoints: l.URLs()})
 	f := finding(t, r, "leaders-differ")
 	told := strings.Join(f.Evidence, "\n")
 	if f.Severity != inspect.Critical || r.State != v1alpha1.StateDegraded || !strings.Contains(told, "no leader: followed by m3") {

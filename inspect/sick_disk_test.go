@@ -103,8 +103,8 @@ func slowDisk(t *testing.T, takes time.Duration) string {
 func TestSlowDisk(t *testing.T) {
 	t.Parallel()
 	dir := slowDisk(t, 110*time.Millisecond)
-	l := newLab(t, labOptions{members: 1, dir: dir + "/etcd"}).ready()
-	c := l.client(l.members[0])
+	l := newLab(t, labOptions{Edit: func(members []*node) { members[0].Dir = dir + "/etcd" }}).ready()
+	c := l.client(l.Members[0])
 	l.must("write", func(ctx context.Context) error {
 		for i := range 110 {
 			if _, err := c.Put(ctx, strconv.Itoa(i), "x"); err != nil {
@@ -113,7 +113,7 @@ func TestSlowDisk(t *testing.T) {
 		}
 		return nil
 	})
-	r := look(t, inspect.Options{Endpoints: l.urls()})
+	r := look(t, inspect.Options{Endpoints: l.URLs()})
 	f := finding(t, r, "slow-disk")
 	if f.Severity != inspect.Warning || !strings.HasPrefix(f.Evidence[0], "fsync of the WAL: 99 % below ") {
 		t.Errorf("%s %q", f.Severity, f.Evidence)

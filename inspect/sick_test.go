@@ -14,6 +14,7 @@ import (
 	"github.com/quorate/quorate/api/v1alpha1"
 	"github.com/quorate/quorate/inspect"
 	"github.com/quorate/quorate/pki"
+	"github.com/quorate/quorate/test/etcdlab"
 	"github.com/quorate/quorate/test/freeport"
 )
 
@@ -21,18 +22,18 @@ import (
 // it leaves revision, term and even the raft log as they were.
 func TestHealthy(t *testing.T) {
 	t.Parallel()
-	ca := newAuthority(t)
-	l := newLab(t, labOptions{members: 3, ca: ca, clientCerts: true}).ready()
-	cert, key := ca.issue(t, pki.Client, "root", nil)
-	before := position(t, l, l.members[0])
-	r := look(t, inspect.Options{Endpoints: l.urls(l.members[1]), CA: ca.roots(), Certificate: cert, Key: key})
+	ca := etcdlab.NewAuthority(t)
+	l := newLab(t, labOptions{Members: 3, CA: ca, ClientCerts: true}).ready()
+	cert, key := ca.Issue(t, pki.Client, "root", nil)
+	before := position(t, l, l.Members[0])
+	r := look(t, inspect.Options{Endpoints: l.URLs(l.Members[1]), CA: ca.Roots(), Certificate: cert, Key: key})
 	if r.State != v1alpha1.StateHealthy {
 		t.Errorf("it is %s: %s", r.State, r.Summary)
 	}
 	if w := r.Worst(); w == inspect.Critical || w == inspect.Warning {
 		t.Errorf("the worst finding is %s, want none above info", w)
 	}
-	after := position(t, l, l.members[0])
+	after := position(t, l, l.Members[0])
 	if before.Revision != after.Revision || before.Term != after.Term || before.Index != after.Index {
 		t.Errorf("revision, term and index were %d, %d, %d and are %d, %d, %d",
 			before.Revision, before.Term, before.Index, after.Revision, after.Term, after.Index)
@@ -49,10 +50,10 @@ func TestHealthy(t *testing.T) {
 
 func TestMemberDown(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, labOptions{members: 3}).ready()
-	l.members[2].stop()
-	l.ready(l.members[:2]...)
-	r := look(t, inspect.Options{Endpoints: l.urls(l.members[0])})
+	l := newLab(t, labOptions{Members: 3}).ready()
+	l.Members[2].Kill()
+	l.ready(l.Members[:2]...)
+	r := look(t, inspect.Options{Endpoints: l.URLs(l.Members[0])})
 	f := finding(t, r, "member-down")
 	if r.State != v1alpha1.StateDegraded || r.Findings[0].ID != "member-down" || f.Severity != inspect.Critical {
 		t.Errorf("it is %s, first %s, and the member is %s", r.State, r.Findings[0].ID, f.Severity)
@@ -60,25 +61,25 @@ func TestMemberDown(t *testing.T) {
 	if !strings.Contains(strings.Join(f.Evidence, "\n"), "one more loss stops all writes") || !strings.Contains(f.Title, "m3 (") {
 		t.Errorf("evidence %q of %q", f.Evidence, f.Title)
 	}
-	if !strings.Contains(strings.Join(f.Commands, "\n"), "etcdctl --endpoints="+l.members[0].client) {
+	if !strings.Contains(strings.Join(f.Commands, "\n"), "etcdctl --endpoints="+l.Members[0].Client) {
 		t.Errorf("no command to copy: %q", f.Commands)
 	}
 }
 
 func TestNoQuorum(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, labOptions{members: 3}).ready()
-	l.members[1].stop()
-	l.members[2].stop()
-	c := l.client(l.members[0])
+	l := newLab(t, labOptions{Members: 3}).ready()
+	l.Members[1].Kill()
+	l.Members[2].Kill()
+	c := l.client(l.Members[0])
 	l.until("without a leader", func(ctx context.Context) error {
-		st, err := c.Status(ctx, l.members[0].client)
+		st, err := c.Status(ctx, l.Members[0].Client)
 		if err == nil && st.Leader != 0 {
 			return context.DeadlineExceeded
 		}
 		return err
 	})
-	r := look(t, inspect.Options{Endpoints: l.urls()})
+	r := look(t, inspect.Options{Endpoints: l.URLs()})
 	if r.State != v1alpha1.StateUnavailable || r.Findings[0].ID != "no-quorum" || r.Worst() != inspect.Critical {
 		t.Errorf("it is %s, first %s", r.State, r.Findings[0].ID)
 	}
@@ -101,8 +102,8 @@ func TestAllDown(t *testing.T) {
 // the others, whether they were named or are found by the list.
 func TestBlackHole(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, labOptions{members: 3, advertise: fullQueue(t)}).ready()
-	r := look(t, inspect.Options{Endpoints: []string{l.members[0].client, blackHole(t), fullQueue(t), "http://nowhere.invalid:2379"}})
+	l := newLab(t, labOptions{Members: 3, Edit: advertising(fullQueue(t))}).ready()
+	r := look(t, inspect.Options{Endpoints: []string{l.Members[0].Client, blackHole(t), fullQueue(t), "http://nowhere.invalid:2379"}})
 	for _, id := range []string{"member-hangs", "member-silent", "member-name"} {
 		if f := finding(t, r, id); !strings.Contains(strings.Join(f.Evidence, "\n"), "the cluster lists no member with this URL") {
 			t.Errorf("%s: %q", id, f.Evidence)
@@ -141,10 +142,10 @@ func TestAllBlackHoles(t *testing.T) {
 
 func TestPausedMember(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, labOptions{members: 3}).ready()
-	pause(t, l.members[2])
-	l.ready(l.members[:2]...)
-	r := look(t, inspect.Options{Endpoints: l.urls(l.members[0])})
+	l := newLab(t, labOptions{Members: 3}).ready()
+	pause(t, l.Members[2])
+	l.ready(l.Members[:2]...)
+	r := look(t, inspect.Options{Endpoints: l.URLs(l.Members[0])})
 	f := finding(t, r, "member-hangs")
 	if !strings.Contains(f.Title, "m3") || r.State != v1alpha1.StateDegraded {
 		t.Errorf("%s: %s", r.State, f.Title)
@@ -153,8 +154,8 @@ func TestPausedMember(t *testing.T) {
 
 func TestNoSpace(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, labOptions{members: 1, flags: []string{"--quota-backend-bytes=2097152"}}).ready()
-	c := l.client(l.members[0])
+	l := newLab(t, labOptions{Members: 1, Flags: []string{"--quota-backend-bytes=2097152"}}).ready()
+	c := l.client(l.Members[0])
 	value := strings.Repeat("x", 100<<10)
 	l.until("full", func(ctx context.Context) error {
 		for range 100 {
@@ -164,7 +165,7 @@ func TestNoSpace(t *testing.T) {
 		}
 		return context.DeadlineExceeded
 	})
-	r := look(t, inspect.Options{Endpoints: l.urls()})
+	r := look(t, inspect.Options{Endpoints: l.URLs()})
 	f := finding(t, r, "alarm-nospace")
 	if r.State != v1alpha1.StateDegraded || r.Findings[0].ID != f.ID || f.Subject != "m1" {
 		t.Errorf("it is %s, first %s, of %s", r.State, r.Findings[0].ID, f.Subject)
@@ -179,8 +180,8 @@ func TestNoSpace(t *testing.T) {
 
 func TestQuota(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, labOptions{members: 1, flags: []string{"--quota-backend-bytes=16777216"}}).ready()
-	c := l.client(l.members[0])
+	l := newLab(t, labOptions{Members: 1, Flags: []string{"--quota-backend-bytes=16777216"}}).ready()
+	c := l.client(l.Members[0])
 	// Small steps: the size is told only when a batch is committed, and several writes
 	// may go into one.
 	value := strings.Repeat("x", 1<<18)
@@ -188,13 +189,13 @@ func TestQuota(t *testing.T) {
 		if _, err := c.Put(ctx, "k", value); err != nil {
 			return err
 		}
-		st, err := c.Status(ctx, l.members[0].client)
+		st, err := c.Status(ctx, l.Members[0].Client)
 		if err == nil && st.DbSize < 13500000 {
 			return context.DeadlineExceeded
 		}
 		return err
 	})
-	r := look(t, inspect.Options{Endpoints: l.urls()})
+	r := look(t, inspect.Options{Endpoints: l.URLs()})
 	f := finding(t, r, "quota")
 	if f.Severity == inspect.Info || !strings.Contains(strings.Join(f.Evidence, "\n"), "quota 16.0 MiB (from its status)") {
 		t.Errorf("%s: %q", f.Severity, f.Evidence)
@@ -203,16 +204,16 @@ func TestQuota(t *testing.T) {
 
 func TestCertificates(t *testing.T) {
 	t.Parallel()
-	ca, other := newAuthority(t), newAuthority(t)
+	ca, other := etcdlab.NewAuthority(t), etcdlab.NewAuthority(t)
 	days := func(age, validity int) func(*pki.Request) {
 		return func(r *pki.Request) {
 			r.Now = time.Now().Add(-time.Duration(age) * 24 * time.Hour)
 			r.Validity = time.Duration(validity) * 24 * time.Hour
 		}
 	}
-	cert, key := ca.issue(t, pki.Client, "root", nil)
-	old, oldKey := ca.issue(t, pki.Client, "root", days(100, 99))
-	strange, strangeKey := other.issue(t, pki.Client, "root", nil)
+	cert, key := ca.Issue(t, pki.Client, "root", nil)
+	old, oldKey := ca.Issue(t, pki.Client, "root", days(100, 99))
+	strange, strangeKey := other.Issue(t, pki.Client, "root", nil)
 	for _, tc := range []struct {
 		name   string
 		server func(*pki.Request)
@@ -221,20 +222,20 @@ func TestCertificates(t *testing.T) {
 		worst  inspect.Severity
 		state  v1alpha1.ClusterState
 	}{
-		{"ends in 20 days", days(100, 120), inspect.Options{CA: ca.roots(), Certificate: cert, Key: key}, "certificate-expiry", inspect.Warning, v1alpha1.StateHealthy},
-		{"ends in 5 days", days(100, 105), inspect.Options{CA: ca.roots(), Certificate: cert, Key: key}, "certificate-expiry", inspect.Critical, v1alpha1.StateHealthy},
-		{"expired", days(100, 99), inspect.Options{CA: ca.roots(), Certificate: cert, Key: key}, "tls-expired", inspect.Critical, v1alpha1.StateUnknown},
-		{"other names", func(r *pki.Request) { r.Hosts = []string{"db.example"} }, inspect.Options{CA: ca.roots(), Certificate: cert, Key: key}, "tls-name", inspect.Critical, v1alpha1.StateUnknown},
-		{"wrong CA", nil, inspect.Options{CA: other.roots(), Certificate: cert, Key: key}, "tls-unknown-ca", inspect.Critical, v1alpha1.StateUnknown},
-		{"no client certificate", nil, inspect.Options{CA: ca.roots()}, "client-certificate-wanted", inspect.Critical, v1alpha1.StateUnknown},
-		{"client certificate of a stranger", nil, inspect.Options{CA: ca.roots(), Certificate: strange, Key: strangeKey}, "client-certificate-refused", inspect.Critical, v1alpha1.StateUnknown},
-		{"client certificate expired", nil, inspect.Options{CA: ca.roots(), Certificate: old, Key: oldKey}, "client-certificate-expiry", inspect.Critical, v1alpha1.StateUnknown},
+		{"ends in 20 days", days(100, 120), inspect.Options{CA: ca.Roots(), Certificate: cert, Key: key}, "certificate-expiry", inspect.Warning, v1alpha1.StateHealthy},
+		{"ends in 5 days", days(100, 105), inspect.Options{CA: ca.Roots(), Certificate: cert, Key: key}, "certificate-expiry", inspect.Critical, v1alpha1.StateHealthy},
+		{"expired", days(100, 99), inspect.Options{CA: ca.Roots(), Certificate: cert, Key: key}, "tls-expired", inspect.Critical, v1alpha1.StateUnknown},
+		{"other names", func(r *pki.Request) { r.Hosts = []string{"db.example"} }, inspect.Options{CA: ca.Roots(), Certificate: cert, Key: key}, "tls-name", inspect.Critical, v1alpha1.StateUnknown},
+		{"wrong CA", nil, inspect.Options{CA: other.Roots(), Certificate: cert, Key: key}, "tls-unknown-ca", inspect.Critical, v1alpha1.StateUnknown},
+		{"no client certificate", nil, inspect.Options{CA: ca.Roots()}, "client-certificate-wanted", inspect.Critical, v1alpha1.StateUnknown},
+		{"client certificate of a stranger", nil, inspect.Options{CA: ca.Roots(), Certificate: strange, Key: strangeKey}, "client-certificate-refused", inspect.Critical, v1alpha1.StateUnknown},
+		{"client certificate expired", nil, inspect.Options{CA: ca.Roots(), Certificate: old, Key: oldKey}, "client-certificate-expiry", inspect.Critical, v1alpha1.StateUnknown},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			l := newLab(t, labOptions{members: 1, ca: ca, clientCerts: true, server: tc.server})
-			l.listening(l.members[0])
-			tc.o.Endpoints = l.urls()
+			l := newLab(t, labOptions{Members: 1, CA: ca, ClientCerts: true, Server: tc.server})
+			l.listening(l.Members[0])
+			tc.o.Endpoints = l.URLs()
 			r := look(t, tc.o)
 			finding(t, r, tc.id)
 			if r.Worst() != tc.worst || r.State != tc.state {
@@ -244,18 +245,18 @@ func TestCertificates(t *testing.T) {
 	}
 	t.Run("plain text asked of TLS", func(t *testing.T) {
 		t.Parallel()
-		l := newLab(t, labOptions{members: 1, ca: ca, clientCerts: true})
-		l.listening(l.members[0])
-		r := look(t, inspect.Options{Endpoints: []string{strings.Replace(l.members[0].client, "https", "http", 1)}})
+		l := newLab(t, labOptions{Members: 1, CA: ca, ClientCerts: true})
+		l.listening(l.Members[0])
+		r := look(t, inspect.Options{Endpoints: []string{strings.Replace(l.Members[0].Client, "https", "http", 1)}})
 		if f := finding(t, r, "tls-mismatch"); !strings.Contains(f.Title, "wants TLS") {
 			t.Error(f.Title)
 		}
 	})
 	t.Run("TLS asked of plain text", func(t *testing.T) {
 		t.Parallel()
-		l := newLab(t, labOptions{members: 1})
-		l.listening(l.members[0])
-		r := look(t, inspect.Options{Endpoints: []string{strings.Replace(l.members[0].client, "http", "https", 1)}, CA: ca.roots()})
+		l := newLab(t, labOptions{Members: 1})
+		l.listening(l.Members[0])
+		r := look(t, inspect.Options{Endpoints: []string{strings.Replace(l.Members[0].Client, "http", "https", 1)}, CA: ca.Roots()})
 		if f := finding(t, r, "tls-mismatch"); !strings.Contains(f.Title, "speaks plain text") {
 			t.Error(f.Title)
 		}
@@ -265,28 +266,17 @@ func TestCertificates(t *testing.T) {
 // withAuth turns authentication on, with a user who may read nothing.
 func withAuth(l *lab) {
 	l.t.Helper()
-	c := l.client(l.members[0])
-	l.must("auth", func(ctx context.Context) error {
-		if _, err := c.UserAdd(ctx, "root", "secret"); err != nil {
-			return err
-		}
-		if _, err := c.RoleAdd(ctx, "root"); err != nil {
-			return err
-		}
-		if _, err := c.UserGrantRole(ctx, "root", "root"); err != nil {
-			return err
-		}
-		if _, err := c.UserAdd(ctx, "guest", "guest"); err != nil {
-			return err
-		}
-		_, err := c.AuthEnable(ctx)
+	c := l.client(l.Members[0])
+	l.must("add a guest", func(ctx context.Context) error {
+		_, err := c.UserAdd(ctx, "guest", "guest")
 		return err
 	})
+	l.EnableAuth("secret")
 }
 
 func TestAuth(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, labOptions{members: 1}).ready()
+	l := newLab(t, labOptions{Members: 1}).ready()
 	withAuth(l)
 	for _, tc := range []struct {
 		name, user, password, id string
@@ -299,7 +289,7 @@ func TestAuth(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			// To check a password takes seconds under the race detector.
-			r := look(t, inspect.Options{Endpoints: l.urls(), User: tc.user, Password: tc.password, Timeout: 20 * time.Second})
+			r := look(t, inspect.Options{Endpoints: l.URLs(), User: tc.user, Password: tc.password, Timeout: 20 * time.Second})
 			if r.State != tc.state {
 				t.Errorf("it is %s: %s, want %s", r.State, r.Summary, tc.state)
 			}
@@ -314,24 +304,24 @@ func TestAuth(t *testing.T) {
 
 func TestMembership(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, labOptions{members: 1}).ready()
-	c := l.client(l.members[0])
-	learner := &node{name: "l1", dir: t.TempDir(), client: "http://" + freeport.Address(t), peer: "http://" + freeport.Address(t)}
+	l := newLab(t, labOptions{Members: 1}).ready()
+	c := l.client(l.Members[0])
+	learner := l.Joining("l1")
 	l.must("add a learner", func(ctx context.Context) error {
-		_, err := c.MemberAddAsLearner(ctx, []string{learner.peer})
+		_, err := c.MemberAddAsLearner(ctx, []string{learner.Peer})
 		return err
 	})
-	r := look(t, inspect.Options{Endpoints: l.urls()})
+	r := look(t, inspect.Options{Endpoints: l.URLs()})
 	if f := finding(t, r, "never-started"); f.Severity != inspect.Warning || !strings.Contains(f.Commands[0], "member remove ") {
 		t.Errorf("%s %q", f.Severity, f.Commands)
 	}
-	l.start(learner, "--initial-cluster="+l.initial(l.members[0], learner), "--initial-cluster-state=existing")
+	learner.Start()
 	lc := l.client(learner)
 	l.until("learning", func(ctx context.Context) error {
 		_, err := lc.Get(ctx, "x", clientv3.WithSerializable())
 		return err
 	})
-	r = look(t, inspect.Options{Endpoints: l.urls()})
+	r = look(t, inspect.Options{Endpoints: l.URLs()})
 	if f := finding(t, r, "learner"); !strings.Contains(f.Subject, "l1") {
 		t.Errorf("subject %q", f.Subject)
 	}
@@ -340,7 +330,7 @@ func TestMembership(t *testing.T) {
 		t.Errorf("it is %s: %s", r.State, r.Summary)
 	}
 	// A learner alone does not tell whether there is a quorum.
-	r = look(t, inspect.Options{Endpoints: []string{learner.client}})
+	r = look(t, inspect.Options{Endpoints: []string{learner.Client}})
 	finding(t, r, "only-learners")
 	if r.State != v1alpha1.StateUnknown {
 		t.Errorf("by the learner it is %s: %s", r.State, r.Summary)
@@ -350,8 +340,8 @@ func TestMembership(t *testing.T) {
 // TestVoterNeverStarted: two voters of which one never came have no quorum.
 func TestVoterNeverStarted(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, labOptions{members: 1}).ready()
-	c := l.client(l.members[0])
+	l := newLab(t, labOptions{Members: 1}).ready()
+	c := l.client(l.Members[0])
 	peer := "http://" + freeport.Address(t)
 	l.must("add a member", func(ctx context.Context) error {
 		_, err := c.MemberAdd(ctx, []string{peer})
@@ -363,7 +353,7 @@ func TestVoterNeverStarted(t *testing.T) {
 		}
 		return nil
 	})
-	r := look(t, inspect.Options{Endpoints: l.urls()})
+	r := look(t, inspect.Options{Endpoints: l.URLs()})
 	if f := finding(t, r, "never-started"); f.Severity != inspect.Critical || r.State != v1alpha1.StateUnavailable {
 		t.Errorf("%s, the cluster is %s", f.Severity, r.State)
 	}
@@ -371,9 +361,9 @@ func TestVoterNeverStarted(t *testing.T) {
 
 func TestDifferentClusters(t *testing.T) {
 	t.Parallel()
-	a := newLab(t, labOptions{members: 1}).ready()
-	b := newLab(t, labOptions{members: 1}).ready()
-	r := look(t, inspect.Options{Endpoints: append(a.urls(), b.urls()...)})
+	a := newLab(t, labOptions{Members: 1}).ready()
+	b := newLab(t, labOptions{Members: 1}).ready()
+	r := look(t, inspect.Options{Endpoints: append(a.URLs(), b.URLs()...)})
 	f := finding(t, r, "different-clusters")
 	if f.Severity != inspect.Critical || len(f.Evidence) != 2 || r.State != v1alpha1.StateDegraded {
 		t.Errorf("%s, %q, the cluster is %s", f.Severity, f.Evidence, r.State)
@@ -384,8 +374,8 @@ func TestDifferentClusters(t *testing.T) {
 // file that holds little.
 func TestHistory(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, labOptions{members: 1, flags: []string{"--unsafe-no-fsync"}}).ready()
-	c := l.client(l.members[0])
+	l := newLab(t, labOptions{Members: 1, Flags: []string{"--unsafe-no-fsync"}}).ready()
+	c := l.client(l.Members[0])
 	ops := make([]clientv3.Op, 0, 100)
 	for i := range 100 {
 		ops = append(ops, clientv3.OpPut("key"+string(rune('a'+i%26))+string(rune('a'+i/26)), strings.Repeat("x", 1<<10)))
@@ -414,7 +404,7 @@ func TestHistory(t *testing.T) {
 		}
 		return group.Wait()
 	})
-	r := look(t, inspect.Options{Endpoints: l.urls()})
+	r := look(t, inspect.Options{Endpoints: l.URLs()})
 	f := finding(t, r, "compaction")
 	if f.Severity != inspect.Warning || !strings.Contains(f.Title, "never compacted") {
 		t.Errorf("%s: %s", f.Severity, f.Title)
@@ -423,7 +413,7 @@ func TestHistory(t *testing.T) {
 		_, err := c.Compact(ctx, 11_000, clientv3.WithCompactPhysical())
 		return err
 	})
-	r = look(t, inspect.Options{Endpoints: l.urls()})
+	r = look(t, inspect.Options{Endpoints: l.URLs()})
 	if got := r.Observation.Members[0].CompactRevision; got == nil || *got != 11_000 {
 		t.Errorf("the compact revision is %v, want 11000", got)
 	}
@@ -436,10 +426,10 @@ func TestHistory(t *testing.T) {
 // moment apart are not called different.
 func TestUnderLoad(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, labOptions{members: 3, flags: []string{"--unsafe-no-fsync"}}).ready()
+	l := newLab(t, labOptions{Members: 3, Flags: []string{"--unsafe-no-fsync"}}).ready()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan int)
-	c := l.client(l.members[0])
+	c := l.client(l.Members[0])
 	go func() {
 		value := strings.Repeat("x", 16<<10)
 		n := 0
@@ -450,7 +440,7 @@ func TestUnderLoad(t *testing.T) {
 		}
 		done <- n
 	}()
-	r := look(t, inspect.Options{Endpoints: l.urls()})
+	r := look(t, inspect.Options{Endpoints: l.URLs()})
 	cancel()
 	if n := <-done; n < 100 {
 		t.Skipf("only %d writes went through: this machine is too slow now", n)

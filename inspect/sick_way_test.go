@@ -13,6 +13,7 @@ import (
 	"github.com/quorate/quorate/api/v1alpha1"
 	"github.com/quorate/quorate/inspect"
 	"github.com/quorate/quorate/pki"
+	"github.com/quorate/quorate/test/etcdlab"
 	"github.com/quorate/quorate/test/freeport"
 )
 
@@ -66,7 +67,7 @@ func advertisedThrough(t *testing.T, change func([]byte) []byte) (endpoint strin
 	t.Helper()
 	address := freeport.Address(t)
 	endpoint = between(t, address, change)
-	newLab(t, labOptions{members: 1, listen: address, advertise: endpoint}).ready()
+	newLab(t, labOptions{Members: 1, Edit: behind(address, endpoint)}).ready()
 	return endpoint
 }
 
@@ -113,10 +114,10 @@ func TestSlowReads(t *testing.T) {
 func TestEmptyBalancer(t *testing.T) {
 	t.Parallel()
 	address := freeport.Address(t)
-	l := newLab(t, labOptions{members: 3, listen: address, advertise: between(t, address, func(b []byte) []byte { return b })}).ready()
-	l.members[2].stop()
-	l.ready(l.members[:2]...)
-	r := look(t, inspect.Options{Endpoints: l.urls(l.members[0])})
+	l := newLab(t, labOptions{Members: 3, Edit: behind(address, between(t, address, func(b []byte) []byte { return b }))}).ready()
+	l.Members[2].Kill()
+	l.ready(l.Members[:2]...)
+	r := look(t, inspect.Options{Endpoints: l.URLs(l.Members[0])})
 	f := finding(t, r, "member-failed")
 	if f.Severity != inspect.Critical || !strings.Contains(f.Title, "m3") || r.State != v1alpha1.StateDegraded {
 		t.Errorf("%s: %s; the cluster is %s", f.Severity, f.Title, r.State)
@@ -126,8 +127,8 @@ func TestEmptyBalancer(t *testing.T) {
 // TestNotEtcd: the URL that members use among themselves is no client URL.
 func TestNotEtcd(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, labOptions{members: 1}).ready()
-	r := look(t, inspect.Options{Endpoints: []string{l.members[0].peer}})
+	l := newLab(t, labOptions{Members: 1}).ready()
+	r := look(t, inspect.Options{Endpoints: []string{l.Members[0].Peer}})
 	if f := finding(t, r, "not-etcd"); f.Severity != inspect.Critical || !strings.Contains(f.Fix, "not peer URLs") {
 		t.Errorf("%s: %s", f.Severity, f.Fix)
 	}
@@ -137,12 +138,12 @@ func TestNotEtcd(t *testing.T) {
 // from its own machine only.
 func TestPlain(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, labOptions{members: 1}).ready()
-	r := look(t, inspect.Options{Endpoints: l.urls(), User: "root", Password: "secret"})
-	if f := finding(t, r, "plain-clients"); f.Severity != inspect.Info || !strings.Contains(strings.Join(f.Evidence, "\n"), l.members[0].client) {
+	l := newLab(t, labOptions{Members: 1}).ready()
+	r := look(t, inspect.Options{Endpoints: l.URLs(), User: "root", Password: "secret"})
+	if f := finding(t, r, "plain-clients"); f.Severity != inspect.Info || !strings.Contains(strings.Join(f.Evidence, "\n"), l.Members[0].Client) {
 		t.Errorf("%s %q", f.Severity, f.Evidence)
 	}
-	if f := finding(t, r, "plain-peers"); f.Severity != inspect.Info || !strings.Contains(strings.Join(f.Evidence, "\n"), l.members[0].peer) {
+	if f := finding(t, r, "plain-peers"); f.Severity != inspect.Info || !strings.Contains(strings.Join(f.Evidence, "\n"), l.Members[0].Peer) {
 		t.Errorf("%s %q", f.Severity, f.Evidence)
 	}
 	if f := finding(t, r, "login-needless"); f.Severity != inspect.Info || f.Subject != "user root" {
@@ -153,9 +154,9 @@ func TestPlain(t *testing.T) {
 // TestOpenToAll: TLS that asks nobody who he is.
 func TestOpenToAll(t *testing.T) {
 	t.Parallel()
-	ca := newAuthority(t)
-	l := newLab(t, labOptions{members: 1, ca: ca}).ready()
-	r := look(t, inspect.Options{Endpoints: l.urls(), CA: ca.roots()})
+	ca := etcdlab.NewAuthority(t)
+	l := newLab(t, labOptions{Members: 1, CA: ca}).ready()
+	r := look(t, inspect.Options{Endpoints: l.URLs(), CA: ca.Roots()})
 	if f := finding(t, r, "open-to-all"); f.Severity != inspect.Info || !strings.Contains(f.Fix, "--client-cert-auth") {
 		t.Errorf("%s: %s", f.Severity, f.Fix)
 	}
@@ -164,9 +165,9 @@ func TestOpenToAll(t *testing.T) {
 // TestAuthorityEnds: the CA ends before anything that it has signed is looked at.
 func TestAuthorityEnds(t *testing.T) {
 	t.Parallel()
-	ca := newAuthorityFor(t, 300*24*time.Hour, time.Now().Add(-280*24*time.Hour))
-	l := newLab(t, labOptions{members: 1, ca: ca}).ready()
-	r := look(t, inspect.Options{Endpoints: l.urls(), CA: ca.roots()})
+	ca := etcdlab.NewAuthorityFor(t, 300*24*time.Hour, time.Now().Add(-280*24*time.Hour))
+	l := newLab(t, labOptions{Members: 1, CA: ca}).ready()
+	r := look(t, inspect.Options{Endpoints: l.URLs(), CA: ca.Roots()})
 	f := finding(t, r, "ca-expiry")
 	if f.Severity != inspect.Warning || !strings.Contains(f.Title, "ends in 19 days") && !strings.Contains(f.Title, "ends in 20 days") {
 		t.Errorf("%s: %s", f.Severity, f.Title)
@@ -180,10 +181,10 @@ func TestAuthorityEnds(t *testing.T) {
 // a server.
 func TestClientsCertificateServes(t *testing.T) {
 	t.Parallel()
-	ca := newAuthority(t)
-	l := newLab(t, labOptions{members: 1, ca: ca, server: func(r *pki.Request) { r.Usage = pki.Client }})
-	l.listening(l.members[0])
-	r := look(t, inspect.Options{Endpoints: l.urls(), CA: ca.roots()})
+	ca := etcdlab.NewAuthority(t)
+	l := newLab(t, labOptions{Members: 1, CA: ca, Server: func(r *pki.Request) { r.Usage = pki.Client }})
+	l.listening(l.Members[0])
+	r := look(t, inspect.Options{Endpoints: l.URLs(), CA: ca.Roots()})
 	if f := finding(t, r, "tls-certificate"); f.Severity != inspect.Critical || !strings.Contains(f.Fix, "serverAuth") || r.State != v1alpha1.StateUnknown {
 		t.Errorf("%s: %s; the cluster is %s", f.Severity, f.Fix, r.State)
 	}

@@ -7,8 +7,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -20,6 +18,7 @@ import (
 	"github.com/quorate/quorate/fleet"
 	"github.com/quorate/quorate/pki"
 	"github.com/quorate/quorate/store"
+	"github.com/quorate/quorate/test/etcdlab"
 )
 
 // tellWithin is how soon a fault must stand in the status.
@@ -140,21 +139,18 @@ func TestImported(t *testing.T) {
 
 // TestOlderEtcdImported is TestImported with the other versions.
 func TestOlderEtcdImported(t *testing.T) {
-	dir := os.Getenv("QUORATE_ETCD_RELEASES")
-	if dir == "" {
-		t.Skip("older etcds are built and run by make check-slow (QUORATE_ETCD_RELEASES)")
-	}
-	for _, path := range []string{dir + "-debian/3.4.23", dir + "/3.5.35", dir + "/3.6.16"} {
-		t.Run(filepath.Base(path), func(t *testing.T) { testImported(t, filepath.Join(path, "etcd")) })
+	for _, version := range []string{"3.4.23", "3.5.35", "3.6.16"} {
+		binary := etcdlab.Older(t, version)
+		t.Run(version, func(t *testing.T) { testImported(t, binary) })
 	}
 }
 
 func testImported(t *testing.T, binary string) {
 	t.Helper()
 	w := newWatchtower(t)
-	steady := startForeign(t, foreignOptions{Binary: binary, Members: 1})
-	revision, index := steady.position("", "")
-	w.observe("steady", 1, steady.endpoints(), nil)
+	steady := startForeign(t, etcdlab.Options{Binary: binary})
+	revision, index := steady.position()
+	w.observe("steady", 1, steady.URLs(), nil)
 	w.healthy("steady")
 
 	t.Run("members", func(t *testing.T) { w.at(t).members(binary) })
@@ -171,7 +167,7 @@ func testImported(t *testing.T, binary string) {
 			t.Errorf("others' faults were told of the steady cluster: %s %s", e.Reason, e.Message)
 		}
 	}
-	nowRevision, nowIndex := steady.position("", "")
+	nowRevision, nowIndex := steady.position()
 	if nowRevision != revision || nowIndex > index+2 {
 		t.Errorf("watching it took the cluster from revision %d, index %d to %d, %d", revision, index, nowRevision, nowIndex)
 	}
@@ -187,9 +183,9 @@ func (w *watchtower) at(t *testing.T) *watchtower {
 
 func (w *watchtower) members(binary string) {
 	t := w.t
-	f := startForeign(t, foreignOptions{Binary: binary, Members: 3})
+	f := startForeign(t, etcdlab.Options{Members: 3, Binary: binary})
 	// One endpoint is enough: the others are found through it.
-	w.observe("plain", 3, f.endpoints()[:1], nil)
+	w.observe("plain", 3, f.URLs()[:1], nil)
 	w.healthy("plain")
 	c := w.get("plain")
 	if c.Status.Ready != "3/3" || len(c.Status.Endpoints) != 3 || c.Status.Version == "" || c.Status.ClusterID == "" || c.Status.Leader == "" {
@@ -206,10 +202,10 @@ func (w *watchtower) members(binary string) {
 		t.Errorf("plan is %+v", p)
 	}
 
-	f.kill(2)
-	w.expect("plain", v1alpha1.ConditionDegraded, "MembersDown", "member m3: "+f.members[2].client, "nothing listens", "start the member")
+	f.Members[2].Kill()
+	w.expect("plain", v1alpha1.ConditionDegraded, "MembersDown", "member m3: "+f.Members[2].Client, "nothing listens", "start the member")
 	w.expect("plain", v1alpha1.ConditionAvailable, "QuorumServes")
-	f.start(2)
+	f.Members[2].Start()
 	w.healthy("plain")
 
 	f.signal(1, syscall.SIGSTOP)
@@ -218,13 +214,13 @@ func (w *watchtower) members(binary string) {
 	f.signal(1, syscall.SIGCONT)
 	w.healthy("plain")
 
-	f.kill(1)
-	f.kill(2)
+	f.Members[1].Kill()
+	f.Members[2].Kill()
 	w.expect("plain", v1alpha1.ConditionAvailable, "QuorumLost", "1", "2 are needed", "m2", "m3")
-	f.kill(0)
+	f.Members[0].Kill()
 	w.expect("plain", v1alpha1.ConditionAvailable, "AllMembersDown", "no member of cluster plain can be asked", "nothing listens")
-	for i := range f.members {
-		f.start(i)
+	for _, m := range f.Members {
+		m.Start()
 	}
 	w.healthy("plain")
 
@@ -236,7 +232,7 @@ func (w *watchtower) members(binary string) {
 
 	must(t, w.store.Delete(t.Context(), v1alpha1.KindCluster, store.KeyOf(c), store.Preconditions{UID: c.UID}))
 	w.gone(v1alpha1.KindCluster, store.KeyOf(c))
-	if revision, _ := f.position("", ""); revision != 1 {
+	if revision, _ := f.position(); revision != 1 {
 		t.Errorf("the forgotten etcd is at revision %d", revision)
 	}
 }
@@ -261,15 +257,15 @@ func (w *watchtower) gone(kind v1alpha1.Kind, key store.Key) {
 }
 
 func (w *watchtower) certificates(binary string) {
-	f := startForeign(w.t, foreignOptions{Binary: binary, Members: 1, TLS: true})
+	f := startForeign(w.t, etcdlab.Options{Binary: binary, CA: etcdlab.NewAuthority(w.t)})
 	otherCA, _, err := pki.NewCA("other", time.Hour, time.Now())
 	must(w.t, err)
-	w.observe("tls", 1, f.endpoints(), map[string][]byte{"ca.crt": otherCA})
-	w.expect("tls", v1alpha1.ConditionAvailable, "CertificateUnknownAuthority", "cluster tls", f.members[0].client, "foreign", "ca.crt")
-	w.credentials("tls", map[string][]byte{"ca.crt": f.caPEM})
+	w.observe("tls", 1, f.URLs(), map[string][]byte{"ca.crt": otherCA})
+	w.expect("tls", v1alpha1.ConditionAvailable, "CertificateUnknownAuthority", "cluster tls", f.Members[0].Client, "test CA", "ca.crt")
+	w.credentials("tls", map[string][]byte{"ca.crt": f.ca.Roots()})
 	w.healthy("tls")
-	f.certify([]string{"etcd.example"}, time.Hour)
-	w.credentials("tls", map[string][]byte{"ca.crt": f.caPEM, "note": []byte("dial anew, please")})
+	f.certify("etcd.example", time.Hour)
+	w.credentials("tls", map[string][]byte{"ca.crt": f.ca.Roots(), "note": []byte("dial anew, please")})
 	w.expect("tls", v1alpha1.ConditionAvailable, "CertificateNameMismatch", "not for 127.0.0.1, only for etcd.example", "serverName")
 	c := w.get("tls")
 	must(w.t, store.Mutate(w.t.Context(), w.store, store.KeyOf(c), c, func(c *v1alpha1.EtcdCluster) (bool, error) {
@@ -278,32 +274,32 @@ func (w *watchtower) certificates(binary string) {
 	}))
 	w.healthy("tls")
 	// The connection lives on when the certificate runs out: that is told all the same.
-	f.certify([]string{"etcd.example"}, 2*time.Second)
-	w.credentials("tls", map[string][]byte{"ca.crt": f.caPEM, "note": []byte("dial anew")})
+	f.certify("etcd.example", 2*time.Second)
+	w.credentials("tls", map[string][]byte{"ca.crt": f.ca.Roots(), "note": []byte("dial anew")})
 	w.expect("tls", v1alpha1.ConditionDegraded, "CertificateExpired", "expired at", "renew it")
-	w.credentials("tls", map[string][]byte{"ca.crt": f.caPEM})
+	w.credentials("tls", map[string][]byte{"ca.crt": f.ca.Roots()})
 	w.expect("tls", v1alpha1.ConditionAvailable, "CertificateExpired", "cluster tls", "expired at")
-	f.certify([]string{"etcd.example"}, time.Hour)
+	f.certify("etcd.example", time.Hour)
 	w.healthy("tls")
 	w.credentials("tls", map[string][]byte{"ca.crt": []byte("nonsense")})
 	w.expect("tls", v1alpha1.ConditionAvailable, "CredentialsInvalid", "ca.crt holds no certificate")
 }
 
 func (w *watchtower) users(binary string) {
-	f := startForeign(w.t, foreignOptions{Binary: binary, Members: 1, Mutual: true})
-	cert, key := f.sign(pki.Client, "watcher", nil, time.Hour)
+	f := startForeign(w.t, etcdlab.Options{Binary: binary, CA: etcdlab.NewAuthority(w.t), ClientCerts: true})
+	cert, key := f.ca.Issue(w.t, pki.Client, "watcher", nil)
 	data := func(password string) map[string][]byte {
-		d := map[string][]byte{"ca.crt": f.caPEM, "tls.crt": cert, "tls.key": key}
+		d := map[string][]byte{"ca.crt": f.ca.Roots(), "tls.crt": cert, "tls.key": key}
 		if password != "" {
 			d["username"], d["password"] = []byte("watch"), []byte(password)
 		}
 		return d
 	}
-	w.observe("users", 1, f.endpoints(), map[string][]byte{"ca.crt": f.caPEM})
+	w.observe("users", 1, f.URLs(), map[string][]byte{"ca.crt": f.ca.Roots()})
 	w.expect("users", v1alpha1.ConditionAvailable, "ClientCertificateRequired", "tls.crt and tls.key")
 	strangerCA, strangerKey, err := pki.NewCA("stranger", time.Hour, time.Now())
 	must(w.t, err)
-	w.credentials("users", map[string][]byte{"ca.crt": f.caPEM, "tls.crt": strangerCA, "tls.key": strangerKey})
+	w.credentials("users", map[string][]byte{"ca.crt": f.ca.Roots(), "tls.crt": strangerCA, "tls.key": strangerKey})
 	w.expect("users", v1alpha1.ConditionAvailable, "ClientCertificateRefused", "signed by the CA that the member trusts")
 	w.credentials("users", data(""))
 	w.healthy("users")
@@ -312,16 +308,14 @@ func (w *watchtower) users(binary string) {
 	w.expect("users", v1alpha1.ConditionDegraded, "LoginFailed", "password")
 	w.credentials("users", data("secret"))
 	w.healthy("users")
-	revision, index := f.position("root", "root")
-	root := f.client("root", "root")
-	defer func() { _ = root.Close() }()
-	_, err = root.UserChangePassword(w.t.Context(), "watch", "changed")
+	revision, index := f.position()
+	_, err = f.Members[0].Dial().UserChangePassword(w.t.Context(), "watch", "changed")
 	must(w.t, err)
 	w.expect("users", v1alpha1.ConditionDegraded, "LoginFailed", "password")
 	w.credentials("users", data("changed"))
 	w.healthy("users")
 	// A login is an entry of the raft log each; they must be few, and no change.
-	nowRevision, nowIndex := f.position("root", "root")
+	nowRevision, nowIndex := f.position()
 	if nowRevision != revision || nowIndex > index+10 {
 		w.t.Errorf("watching it took the cluster from revision %d, index %d to %d, %d", revision, index, nowRevision, nowIndex)
 	}
@@ -335,16 +329,16 @@ func (w *watchtower) users(binary string) {
 // endpoints given. This one is full, too.
 func (w *watchtower) proxied(binary string) {
 	t := w.t
-	f := startForeign(t, foreignOptions{
-		Binary: binary, Members: 1, Advertise: "http://127.0.0.1:1", Args: []string{"--quota-backend-bytes", "1000000"},
+	f := startForeign(t, etcdlab.Options{
+		Binary: binary, Flags: []string{"--quota-backend-bytes=1000000"},
+		Edit: func(members []*etcdlab.Member) { members[0].Advertised = "http://127.0.0.1:1" },
 	})
-	w.observe("full", 1, f.endpoints(), nil)
+	w.observe("full", 1, f.URLs(), nil)
 	w.healthy("full")
-	if c := w.get("full"); len(c.Status.Endpoints) != 1 || c.Status.Endpoints[0] != f.members[0].client {
+	if c := w.get("full"); len(c.Status.Endpoints) != 1 || c.Status.Endpoints[0] != f.Members[0].Client {
 		t.Errorf("endpoints are %v", c.Status.Endpoints)
 	}
-	c := f.client("", "")
-	defer func() { _ = c.Close() }()
+	c := f.Members[0].Dial()
 	for range 100 {
 		if _, err := c.Put(t.Context(), "k", strings.Repeat("x", 100_000)); err != nil {
 			break
@@ -356,16 +350,16 @@ func (w *watchtower) proxied(binary string) {
 
 func (w *watchtower) strangers(binary string) {
 	t := w.t
-	a := startForeign(t, foreignOptions{Binary: binary, Members: 1})
-	b := startForeign(t, foreignOptions{Binary: binary, Members: 1})
-	w.observe("moved", 1, a.endpoints(), nil)
+	a := startForeign(t, etcdlab.Options{Binary: binary})
+	b := startForeign(t, etcdlab.Options{Binary: binary})
+	w.observe("moved", 1, a.URLs(), nil)
 	w.healthy("moved")
 	c := w.get("moved")
 	must(t, store.Mutate(t.Context(), w.store, store.KeyOf(c), c, func(c *v1alpha1.EtcdCluster) (bool, error) {
-		c.Spec.Import.Endpoints = b.endpoints()
+		c.Spec.Import.Endpoints = b.URLs()
 		return true, nil
 	}))
-	w.expect("moved", v1alpha1.ConditionAvailable, "OtherCluster", b.members[0].client+" answers for the etcd cluster", c.Status.ClusterID)
+	w.expect("moved", v1alpha1.ConditionAvailable, "OtherCluster", b.Members[0].Client+" answers for the etcd cluster", c.Status.ClusterID)
 
 	web := httptest.NewServer(http.NotFoundHandler())
 	defer web.Close()
@@ -384,10 +378,10 @@ func (w *watchtower) strangers(binary string) {
 	w.observe("dropped", 1, []string{"http://" + deafAddress(t)}, nil)
 	w.expect("dropped", v1alpha1.ConditionAvailable, "NoAnswer", "no answer at all", "firewall")
 
-	w.observe("https", 1, []string{strings.Replace(a.members[0].client, "http:", "https:", 1)}, nil)
+	w.observe("https", 1, []string{strings.Replace(a.Members[0].Client, "http:", "https:", 1)}, nil)
 	w.expect("https", v1alpha1.ConditionAvailable, "NotTLS", "write http://")
-	secure := startForeign(t, foreignOptions{Binary: binary, Members: 1, TLS: true})
-	w.observe("http", 1, []string{strings.Replace(secure.members[0].client, "https:", "http:", 1)}, nil)
+	secure := startForeign(t, etcdlab.Options{Binary: binary, CA: etcdlab.NewAuthority(t)})
+	w.observe("http", 1, []string{strings.Replace(secure.Members[0].Client, "https:", "http:", 1)}, nil)
 	w.expect("http", v1alpha1.ConditionAvailable, "TLSRequired", "https://")
 	w.observe("nowhere", 1, []string{"http://no-such-name.invalid:2379"}, nil)
 	w.expect("nowhere", v1alpha1.ConditionAvailable, "NameNotFound", "no-such-name.invalid")

@@ -7,22 +7,17 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"syscall"
 	"testing"
 
-	"go.etcd.io/etcd/server/v3/etcdmain"
-
 	"github.com/quorate/quorate/app"
+	"github.com/quorate/quorate/test/etcdlab"
 )
 
 // TestMain lets the test binary be what Quorate's binary is: etcd under that name,
 // and a member's supervisor.
 func TestMain(m *testing.M) {
-	if filepath.Base(os.Args[0]) == "etcd" {
-		etcdmain.Main(os.Args)
-		return
-	}
+	etcdlab.ActAsEtcd()
 	if len(os.Args) == 4 && os.Args[1] == "member" && os.Args[2] == "--home" {
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 		err := app.RunMember(ctx, os.Args[3], slog.Default())

@@ -2,8 +2,6 @@ package e2e_test
 
 import (
 	"context"
-	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -11,17 +9,14 @@ import (
 	"github.com/quorate/quorate/api/v1alpha1"
 	"github.com/quorate/quorate/fleet"
 	"github.com/quorate/quorate/release"
+	"github.com/quorate/quorate/test/etcdlab"
 )
 
 // TestOlderEtcd: releases of the other minors are added, and clusters of them are
 // formed and changed with TLS, with every flag that Quorate gives.
 func TestOlderEtcd(t *testing.T) {
-	dir := os.Getenv("QUORATE_ETCD_RELEASES")
-	if dir == "" {
-		t.Skip("older etcds are built and run by make check-slow (QUORATE_ETCD_RELEASES)")
-	}
 	for _, v := range []string{"3.5.35", "3.6.16"} {
-		path := filepath.Join(dir, v, "etcd")
+		path := etcdlab.Older(t, v)
 		t.Run(v, func(t *testing.T) {
 			l := newLab(t)
 			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
