@@ -114,7 +114,7 @@ func byErrors(r *Result) []weighed {
 	const first, second, third, fourth = 10, 9, 8, 0.5
 	add(first, LimitSpace, e.NoSpace, "space: etcd refuses writes, since the database has reached its quota", "compact, defragment, raise the quota, then disarm the alarm")
 	add(second, LimitQueue, e.TooManyRequests, "the raft queue: more is committed than applied, and etcd refuses writes", "lower the load: this is beyond what the members carry")
-	if failed := e.Unavailable + e.ServerTimeouts + e.Other; float64(failed) > errorsMany*sent {
+	if failed := e.Unavailable + e.ServerTimeouts + e.Unfinished + e.Other; float64(failed) > errorsMany*sent {
 		add(third, LimitErrors, failed, "errors: the cluster did not serve all of the time", "see what the errors say; a leader that changes or a member that is down is not a limit of load")
 	}
 	// What made them pile up is the better answer, where it is known.

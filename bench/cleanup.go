@@ -34,10 +34,15 @@ func (s *session) close(ctx context.Context) Cleanup {
 		}
 		out.Revoked++
 	}
+	defer s.unmark(ctx)
 	if s.spec.Keep {
+		s.markKept(ctx)
 		return out
 	}
 	err := s.deleteKeys(ctx, &out)
+	if err == nil {
+		s.unmark(ctx)
+	}
 	if err == nil {
 		err = s.deleteRest(ctx, &out)
 	}

@@ -133,11 +133,11 @@ func (c *client) do(op int, due int64) error {
 		conflict, err = c.attempt(run)
 	}
 	end := c.s.rec.now()
-	if err != nil && c.s.calls.Err() != nil {
-		return err // it was ended, and did not fail
-	}
 	v := sample{op: op, due: due, began: began, end: end, conflict: conflict}
-	if err != nil {
+	switch {
+	case err != nil && c.s.calls.Err() != nil:
+		v.class = classUnfinished // left out, a stall that made somebody end the load would look like none
+	case err != nil:
 		v.class = classOf(err)
 		if due >= c.s.rec.from {
 			c.s.rec.texts.add(err)

@@ -64,21 +64,14 @@ func Compare(base, with Series) (*Comparison, error) {
 	if len(base.Runs) >= enoughRuns && len(with.Runs) >= enoughRuns {
 		c.Samples = "runs"
 	}
-	a, b := base.Runs[0].Spec, with.Runs[0].Spec
-	for _, d := range []struct {
-		what string
-		a, b any
-	}{
-		{"loop", a.Loop, b.Loop},
-		{"rate", a.Rate, b.Rate},
-		{"workload", mixText(a.Mix), mixText(b.Mix)},
-		{"clients", a.clients(), b.clients()},
-		{"connections", a.Connections, b.Connections},
-		{"value size", a.ValueSize.String(), b.ValueSize.String()},
-		{"keys", a.Keys, b.Keys},
-	} {
-		if d.a != d.b {
-			c.Warnings = append(c.Warnings, fmt.Sprintf("the loads differ: %s is %v and %v", d.what, d.a, d.b))
+	for _, r := range slices.Concat(base.Runs, with.Runs) {
+		for _, d := range differences(&base.Runs[0].Spec, &r.Spec) {
+			c.warn("the loads differ: " + d)
+		}
+	}
+	for _, side := range []Series{base, with} {
+		if slices.ContainsFunc(side.Runs, func(r *Result) bool { return r.Interrupted }) {
+			c.warn(side.Name + " was ended before its time")
 		}
 	}
 	for _, m := range metrics {
@@ -94,7 +87,48 @@ func Compare(base, with Series) (*Comparison, error) {
 	return c, nil
 }
 
+// warn once.
+func (c *Comparison) warn(text string) {
+	if !slices.Contains(c.Warnings, text) {
+		c.Warnings = append(c.Warnings, text)
+	}
+}
+
+// differences of two loads that bear on what they measure.
+func differences(a, b *Spec) []string {
+	var list []string
+	for _, d := range []struct {
+		what string
+		a, b any
+	}{
+		{"loop", a.Loop, b.Loop},
+		{"rate", a.Rate, b.Rate},
+		{"workload", mixText(a.Mix), mixText(b.Mix)},
+		{"namespaces", a.Namespaces, b.Namespaces},
+		{"clients", a.clients(), b.clients()},
+		{"connections", a.Connections, b.Connections},
+		{"key size", a.KeySize.String(), b.KeySize.String()},
+		{"value size", a.ValueSize.String(), b.ValueSize.String()},
+		{"skew", a.Skew.String(), b.Skew.String()},
+		{"keys", a.Keys, b.Keys},
+		{"keys of a range", a.RangeKeys, b.RangeKeys},
+		{"operations of a transaction", a.TxnOps, b.TxnOps},
+		{"keys of a page", a.PageSize, b.PageSize},
+		{"watchers", a.Watchers * a.Namespaces, b.Watchers * b.Namespaces},
+		{"timeout", a.Timeout, b.Timeout},
+		{"slice", a.Slice, b.Slice},
+	} {
+		if d.a != d.b {
+			list = append(list, fmt.Sprintf("%s is %v and %v", d.what, d.a, d.b))
+		}
+	}
+	return list
+}
+
 func mixText(mix []Share) string { return fmt.Sprint(mix) }
+
+// unitTime is that of latencies.
+const unitTime = "ms"
 
 // metric is one that is compared.
 type metric struct {
@@ -107,16 +141,16 @@ type metric struct {
 
 var metrics = []metric{
 	{"throughput", "op/s", true, func(r *Result) float64 { return r.Total.OpsPerSecond }, func(s Slice) float64 { return s.OpsPerSecond }},
-	{"p50", "ms", false, func(r *Result) float64 { return r.Total.Latency.P50 }, func(s Slice) float64 { return s.P50 }},
-	{"p99", "ms", false, func(r *Result) float64 { return r.Total.Latency.P99 }, func(s Slice) float64 { return s.P99 }},
-	{"max", "ms", false, func(r *Result) float64 { return r.Total.Latency.Max }, func(s Slice) float64 { return s.Max }},
+	{"p50", unitTime, false, func(r *Result) float64 { return r.Total.Latency.P50 }, func(s Slice) float64 { return s.P50 }},
+	{"p99", unitTime, false, func(r *Result) float64 { return r.Total.Latency.P99 }, func(s Slice) float64 { return s.P99 }},
+	{"max", unitTime, false, func(r *Result) float64 { return r.Total.Latency.Max }, func(s Slice) float64 { return s.Max }},
 	{"errors", "%", false, func(r *Result) float64 { return 100 * r.Total.ErrorRate() }, func(s Slice) float64 {
 		if s.Count+s.Errors == 0 {
 			return 0
 		}
 		return 100 * float64(s.Errors) / float64(s.Count+s.Errors)
 	}},
-	{"p99.9", "ms", false, func(r *Result) float64 { return r.Total.Latency.P999 }, nil},
+	{"p99.9", unitTime, false, func(r *Result) float64 { return r.Total.Latency.P999 }, nil},
 	{"client CPU", "µs/op", false, func(r *Result) float64 { return r.Client.CPUPerRequest }, nil},
 }
 
@@ -128,8 +162,9 @@ func (m *metric) values(runs []*Result, whole bool) []float64 {
 			continue
 		}
 		for _, s := range r.Series {
-			// A last slice that was cut short is no fair sample.
-			if s.Seconds >= r.Spec.Slice.Std().Seconds()/2 && s.Count+s.Errors > 0 {
+			// A last slice that was cut short is no fair sample. One in which nothing was
+			// answered has no latency, and a throughput of zero.
+			if s.Seconds >= r.Spec.Slice.Std().Seconds()/2 && (m.higher || s.Count+s.Errors > 0 && (m.unit != unitTime || s.Max > 0)) {
 				list = append(list, m.slice(s))
 			}
 		}

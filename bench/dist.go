@@ -40,7 +40,7 @@ func ParseSizes(text string) (Sizes, error) {
 		mean, dev, two := strings.Cut(rest, ":")
 		m, err := parseSize(mean)
 		d, devErr := strconv.ParseFloat(dev, 64)
-		if err != nil || devErr != nil || !two || d < 0 || name != Normal && name != LogNormal {
+		if err != nil || devErr != nil || !two || !(d >= 0) || name != Normal && name != LogNormal {
 			return Sizes{}, bad
 		}
 		return Sizes{Kind: name, Mean: float64(m), Deviation: d}, nil
@@ -126,8 +126,12 @@ func (s *Sizes) check(what string, least, most int) error {
 		if outside(int(s.Mean)) {
 			return bad(int(s.Mean))
 		}
-		if s.Deviation < 0 || s.Kind == LogNormal && s.Deviation > 4 {
-			return fmt.Errorf("%w: the deviation of the %s size is %g", ErrSpec, what, s.Deviation)
+		widest := float64(most)
+		if s.Kind == LogNormal {
+			widest = 4
+		}
+		if !(s.Deviation >= 0 && s.Deviation <= widest) { // which is not so of NaN, either
+			return fmt.Errorf("%w: the deviation of the %s size is %g: give 0 to %g", ErrSpec, what, s.Deviation, widest)
 		}
 		s.Min, s.Max = max(s.Min, least), most
 	case Listed:

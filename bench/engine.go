@@ -427,7 +427,7 @@ func (l *load) follow(ctx context.Context, c *collector, begins func()) error {
 const drainTime = 2 * time.Second
 
 // drain waits for the requests under way. Those of an interrupted load that take
-// long are ended, and count as nothing.
+// long are ended, and count as unfinished.
 func (l *load) drain(interrupted bool, endCalls func()) error {
 	limit := l.s.spec.Timeout.Std() + drainTime
 	if interrupted {
@@ -443,7 +443,7 @@ func (l *load) drain(interrupted bool, endCalls func()) error {
 	left := l.rec.inFlight.Load()
 	endCalls()
 	<-l.done
-	return fmt.Errorf("%d requests under way were ended, and count as nothing", left)
+	return fmt.Errorf("%d requests under way were ended, and count as errors (unfinished)", left)
 }
 
 // keepLeases remembers the leases that clients still hold.

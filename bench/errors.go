@@ -22,6 +22,7 @@ const (
 	classTooMany
 	classNoSpace
 	classDropped
+	classUnfinished
 	classOther
 	classes
 )
@@ -38,25 +39,30 @@ type ErrorCounts struct {
 	NoSpace         int64 `json:"noSpace"`
 	// Dropped were due in an open loop and never sent, since MaxInFlight were under way.
 	Dropped int64 `json:"dropped"`
-	Other   int64 `json:"other"`
+	// Unfinished were under way, without an answer, when the load was ended early; their
+	// latency is how long they had waited by then.
+	Unfinished int64 `json:"unfinished"`
+	Other      int64 `json:"other"`
 }
 
 // Total of all classes.
 func (e ErrorCounts) Total() int64 {
-	return e.ClientTimeouts + e.ServerTimeouts + e.Unavailable + e.TooManyRequests + e.NoSpace + e.Dropped + e.Other
+	return e.ClientTimeouts + e.ServerTimeouts + e.Unavailable + e.TooManyRequests + e.NoSpace + e.Dropped + e.Unfinished + e.Other
 }
 
 // Add sums two counts.
 func (e ErrorCounts) Add(o ErrorCounts) ErrorCounts {
 	return ErrorCounts{
 		e.ClientTimeouts + o.ClientTimeouts, e.ServerTimeouts + o.ServerTimeouts, e.Unavailable + o.Unavailable,
-		e.TooManyRequests + o.TooManyRequests, e.NoSpace + o.NoSpace, e.Dropped + o.Dropped, e.Other + o.Other,
+		e.TooManyRequests + o.TooManyRequests, e.NoSpace + o.NoSpace, e.Dropped + o.Dropped,
+		e.Unfinished + o.Unfinished, e.Other + o.Other,
 	}
 }
 
 func countsOf(c *[classes]int64) ErrorCounts {
 	return ErrorCounts{
-		c[classClientTimeout], c[classServerTimeout], c[classUnavailable], c[classTooMany], c[classNoSpace], c[classDropped], c[classOther],
+		c[classClientTimeout], c[classServerTimeout], c[classUnavailable], c[classTooMany], c[classNoSpace], c[classDropped],
+		c[classUnfinished], c[classOther],
 	}
 }
 
@@ -69,6 +75,7 @@ func (e ErrorCounts) Named() []NamedCount {
 		{"too many requests", e.TooManyRequests},
 		{"no space", e.NoSpace},
 		{"dropped", e.Dropped},
+		{"unfinished", e.Unfinished},
 		{"other", e.Other},
 	}
 	return slices.DeleteFunc(all, func(n NamedCount) bool { return n.Count == 0 })

@@ -29,13 +29,13 @@ func (g *Goal) check() error {
 	switch {
 	case g.P99 < Duration(time.Millisecond) || g.P99 > Duration(time.Minute):
 		return fmt.Errorf("%w: a p99 of %s: give 1ms to 1m", ErrSpec, g.P99)
-	case g.Errors < 0 || g.Errors >= 1:
+	case !(g.Errors >= 0 && g.Errors < 1):
 		return fmt.Errorf("%w: an error rate of %g: give 0%% to 99%%", ErrSpec, g.Errors)
 	case g.Step < Duration(time.Second) || g.Step > Duration(time.Hour):
 		return fmt.Errorf("%w: steps of %s: give 1s to 1h", ErrSpec, g.Step)
-	case g.From <= 0 || g.From > 1e6:
+	case !(g.From > 0 && g.From <= 1e6):
 		return fmt.Errorf("%w: a first rate of %g: give 1 to 1000000", ErrSpec, g.From)
-	case g.Within < 0.01 || g.Within > 0.5:
+	case !(g.Within >= 0.01 && g.Within <= 0.5):
 		return fmt.Errorf("%w: found within %g: give 1%% to 50%%", ErrSpec, g.Within)
 	}
 	return nil

@@ -38,6 +38,8 @@ type Matrix struct {
 	Rows  []MatrixRow `json:"rows"`
 	// Interrupted: cells are missing.
 	Interrupted bool `json:"interrupted,omitempty"`
+	// Error says why the rest is missing, where a cell could not be run.
+	Error string `json:"error,omitempty"`
 }
 
 // MatrixRow is one cell and what it carried.
@@ -51,13 +53,11 @@ type MatrixRow struct {
 // PhaseCell is a cell of a matrix that begins.
 const PhaseCell = "cell"
 
-// RunMatrix runs the spec for each cell, with a part of its clients if scale is more
-// than 1. Namespaces and clients of the spec are not used.
-func RunMatrix(ctx context.Context, spec Spec, cells []Cell, scale int, o Options) (*Matrix, error) {
-	if scale < 1 {
-		return nil, fmt.Errorf("%w: a scale of %d: give 1, or what clients are divided by", ErrSpec, scale)
+// MatrixSpecs are the loads of the cells.
+func MatrixSpecs(spec *Spec, cells []Cell, scale int) ([]Spec, error) {
+	if len(cells) > 1 && spec.Keep && spec.Prefix != "" {
+		return nil, fmt.Errorf("%w: the keys of the first cell would be in the way of the second: leave --keep or --prefix out", ErrSpec)
 	}
-	m := &Matrix{Scale: scale}
 	specs := make([]Spec, 0, len(cells))
 	for _, c := range cells {
 		s := spec.Clone()
@@ -66,6 +66,20 @@ func RunMatrix(ctx context.Context, spec Spec, cells []Cell, scale int, o Option
 			return nil, fmt.Errorf("%dx%d: %w", c.Namespaces, c.Clients, err)
 		}
 		specs = append(specs, s)
+	}
+	return specs, nil
+}
+
+// RunMatrix runs the spec for each cell, with a part of its clients if scale is more
+// than 1. Namespaces and clients of the spec are not used.
+func RunMatrix(ctx context.Context, spec Spec, cells []Cell, scale int, o Options) (*Matrix, error) {
+	if scale < 1 {
+		return nil, fmt.Errorf("%w: a scale of %d: give 1, or what clients are divided by", ErrSpec, scale)
+	}
+	m := &Matrix{Scale: scale}
+	specs, err := MatrixSpecs(&spec, cells, scale)
+	if err != nil {
+		return nil, err
 	}
 	for i, s := range specs {
 		if ctx.Err() != nil {
@@ -81,7 +95,12 @@ func RunMatrix(ctx context.Context, spec Spec, cells []Cell, scale int, o Option
 				m.Interrupted = true
 				break
 			}
-			return nil, fmt.Errorf("%d namespaces × %d clients: %w", s.Namespaces, s.Clients, err)
+			err = fmt.Errorf("%d namespaces × %d clients: %w", s.Namespaces, s.Clients, err)
+			if len(m.Rows) == 0 {
+				return nil, err
+			}
+			m.Error = err.Error() // what was measured until now is worth its time
+			break
 		}
 		m.Rows = append(m.Rows, MatrixRow{Cell: cells[i], Clients: s.Clients, Result: r})
 		m.Interrupted = m.Interrupted || r.Interrupted

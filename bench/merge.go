@@ -21,7 +21,7 @@ func Merge(results []*Result) (*Result, error) {
 	out := *results[0]
 	out.Spec = results[0].Spec.Clone()
 	out.Hosts, out.Notes, out.Operations, out.Series, out.Watch, out.ErrorTexts, out.Servers = nil, nil, nil, nil, nil, nil, nil
-	out.Spec.Clients, out.Spec.Rate, out.Spec.Connections, out.Spec.MaxInFlight = 0, 0, 0, 0
+	out.Spec.Clients, out.Spec.Rate, out.Spec.Connections, out.Spec.MaxInFlight, out.Spec.Total = 0, 0, 0, 0, 0
 	out.Client, out.Cleanup.Deleted, out.Cleanup.Revoked = ClientUsage{HostCPU: -1}, 0, 0
 	texts := map[string]int64{}
 	var operations []string
@@ -92,6 +92,7 @@ func (r *Result) mergeHeader(o *Result) {
 	r.Spec.Rate += o.Spec.Rate
 	r.Spec.Connections += o.Spec.Connections
 	r.Spec.MaxInFlight += o.Spec.MaxInFlight
+	r.Spec.Total += o.Spec.Total
 	for _, n := range o.Notes {
 		if !slices.Contains(r.Notes, n) {
 			r.Notes = append(r.Notes, n)

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -294,9 +295,12 @@ func listener(endpoint string) int {
 	if !Loopback(endpoint) {
 		return 0
 	}
-	_, port, ok := strings.Cut(endpoint[strings.Index(endpoint, "://")+len("://"):], ":")
+	_, port, err := net.SplitHostPort(endpoint[strings.Index(endpoint, "://")+len("://"):])
+	if err != nil {
+		return 0
+	}
 	number, err := strconv.ParseUint(port, 10, 16)
-	if !ok || err != nil {
+	if err != nil {
 		return 0
 	}
 	inode := ""

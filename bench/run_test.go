@@ -4,8 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -14,11 +12,9 @@ import (
 	"testing"
 	"time"
 
-	clientv3 "go.etcd.io/etcd/client/v3"
-
 	"github.com/quorate/quorate/bench"
 	"github.com/quorate/quorate/pki"
-
+	"github.com/quorate/quorate/test/etcdlab"
 	"github.com/quorate/quorate/test/freeport"
 )
 
@@ -83,10 +79,10 @@ func TestStall(t *testing.T) {
 			if p.Phase != bench.PhaseRun || once.Swap(true) {
 				return
 			}
-			if err := nodes[0].cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+			if err := nodes[0].Signal(syscall.SIGSTOP); err != nil {
 				t.Error(err)
 			}
-			time.AfterFunc(time.Second, func() { _ = nodes[0].cmd.Process.Signal(syscall.SIGCONT) })
+			time.AfterFunc(time.Second, func() { _ = nodes[0].Signal(syscall.SIGCONT) })
 		}})
 	}
 	s := load("put", nodes...)
@@ -111,8 +107,8 @@ func TestDrops(t *testing.T) {
 	var once atomic.Bool
 	r := mustRun(t, s, bench.Options{Progress: func(p bench.Progress) {
 		if p.Phase == bench.PhaseRun && !once.Swap(true) {
-			_ = nodes[0].cmd.Process.Signal(syscall.SIGSTOP)
-			time.AfterFunc(500*time.Millisecond, func() { _ = nodes[0].cmd.Process.Signal(syscall.SIGCONT) })
+			_ = nodes[0].Signal(syscall.SIGSTOP)
+			time.AfterFunc(500*time.Millisecond, func() { _ = nodes[0].Signal(syscall.SIGCONT) })
 		}
 	}})
 	if r.Total.Errors.Dropped < 100 || r.Client.MaxInFlight > 5 || r.Total.Errors.Total() != r.Total.Errors.Dropped {
@@ -135,15 +131,15 @@ func TestTimeouts(t *testing.T) {
 		r, err := bench.Run(t.Context(), s, bench.Options{Progress: func(p bench.Progress) {
 			switch {
 			case p.Phase == bench.PhaseRun && !once.Swap(true):
-				_ = nodes[1].cmd.Process.Signal(syscall.SIGSTOP)
+				_ = nodes[1].Signal(syscall.SIGSTOP)
 			case p.Phase == bench.PhaseCleanup:
-				_ = nodes[1].cmd.Process.Signal(syscall.SIGCONT)
+				_ = nodes[1].Signal(syscall.SIGCONT)
 			}
 		}})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if n := countKeys(t, nodes[0].client, r.Cleanup.Prefix); n > 0 {
+		if n := countKeys(t, nodes[0].Client, r.Cleanup.Prefix); n > 0 {
 			t.Errorf("%d keys are left", n)
 		}
 		return r
@@ -152,7 +148,7 @@ func TestTimeouts(t *testing.T) {
 	if r.Total.Errors.ClientTimeouts == 0 || r.Total.Count == 0 {
 		t.Errorf("%+v %v", r.Total.Errors, r.ErrorTexts)
 	}
-	ready(t, nodes[0].client)
+	nodes[0].Ready()
 	s.Timeout, s.Duration = bench.Duration(20*time.Second), bench.Duration(4*time.Second)
 	if r = run(s); r.Total.Errors.ServerTimeouts+r.Total.Errors.Unavailable == 0 || r.Total.Errors.ClientTimeouts > 0 {
 		t.Errorf("%+v %v", r.Total.Errors, r.ErrorTexts)
@@ -174,7 +170,7 @@ func TestInterrupted(t *testing.T) {
 	if err != nil || !r.Interrupted || r.Total.Count == 0 || r.Seconds > 30 || r.Total.Errors.Total() > 0 {
 		t.Fatalf("%+v, %v", r, err)
 	}
-	if n := countKeys(t, nodes[0].client, r.Cleanup.Prefix); n > 0 {
+	if n := countKeys(t, nodes[0].Client, r.Cleanup.Prefix); n > 0 {
 		t.Errorf("%d keys are left", n)
 	}
 }
@@ -194,7 +190,7 @@ func TestAbandoned(t *testing.T) {
 	if err != nil || !strings.Contains(r.Cleanup.Error, "deleting them was abandoned: delete them with etcdctl del --prefix "+r.Cleanup.Prefix) {
 		t.Fatalf("%+v %v", r, err)
 	}
-	if n := countKeys(t, nodes[0].client, r.Cleanup.Prefix); n == 0 {
+	if n := countKeys(t, nodes[0].Client, r.Cleanup.Prefix); n == 0 {
 		t.Error("no key is left")
 	}
 }
@@ -215,8 +211,7 @@ func TestTotalRampAndWarmUp(t *testing.T) {
 // TestForeignKeys: a prefix that holds keys is refused, and they are left alone.
 func TestForeignKeys(t *testing.T) {
 	nodes := cluster(t, 1)
-	c := dial(t, nodes[0].client)
-	t.Cleanup(func() { _ = c.Close() })
+	c := nodes[0].Dial()
 	if _, err := c.Put(t.Context(), "/theirs/x", "y"); err != nil {
 		t.Fatal(err)
 	}
@@ -225,12 +220,12 @@ func TestForeignKeys(t *testing.T) {
 	if _, err := bench.Run(t.Context(), s, bench.Options{}); !errors.Is(err, bench.ErrForeign) {
 		t.Errorf("got %v", err)
 	}
-	if n := countKeys(t, nodes[0].client, "/theirs/"); n != 1 {
+	if n := countKeys(t, nodes[0].Client, "/theirs/"); n != 1 {
 		t.Errorf("%d keys", n)
 	}
 	s.Prefix, s.Keep = "/kept/", true
 	s.Total = 50
-	if r := mustRun(t, s, bench.Options{}); !r.Cleanup.Kept || countKeys(t, nodes[0].client, "/kept/") == 0 {
+	if r := mustRun(t, s, bench.Options{}); !r.Cleanup.Kept || countKeys(t, nodes[0].Client, "/kept/") == 0 {
 		t.Errorf("%+v", r.Cleanup)
 	}
 }
@@ -238,44 +233,12 @@ func TestForeignKeys(t *testing.T) {
 // TestSecured: TLS with client certificates, and a user whose token is taken away in
 // the middle.
 func TestSecured(t *testing.T) {
-	roots, issue := authority(t)
-	dir := t.TempDir()
-	serverCert, serverKey := issue(pki.Server)
-	files := map[string][]byte{"s.crt": serverCert, "s.key": serverKey, "ca.crt": roots}
-	for name, data := range files {
-		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	n := &node{name: "m1", client: "https://" + freeport.Address(t), peer: "http://" + freeport.Address(t), dir: t.TempDir(), flags: []string{
-		"--cert-file=" + filepath.Join(dir, "s.crt"), "--key-file=" + filepath.Join(dir, "s.key"),
-		"--client-cert-auth", "--trusted-ca-file=" + filepath.Join(dir, "ca.crt"), "--auth-token-ttl=1", "--bcrypt-cost=4",
-	}}
-	n.start(t, selfAsEtcd(t), "m1="+n.peer)
-	cert, key := issue(pki.Client)
-	cfg, err := pki.ClientTLS(cert, key, roots)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := clientv3.New(clientv3.Config{Endpoints: []string{n.client}, TLS: cfg})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = c.Close() })
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	for _, do := range []func() error{
-		func() error { _, e := c.UserAdd(ctx, "root", "secret"); return e },
-		func() error { _, e := c.RoleAdd(ctx, "root"); return e },
-		func() error { _, e := c.UserGrantRole(ctx, "root", "root"); return e },
-		func() error { _, e := c.AuthEnable(ctx); return e },
-	} {
-		if err = do(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	s := load("put", n)
-	s.CA, s.Certificate, s.Key, s.User, s.Password = roots, cert, key, "root", "secret"
+	ca := etcdlab.NewAuthority(t)
+	l := etcdlab.New(t, etcdlab.Options{CA: ca, ClientCerts: true, Flags: []string{"--auth-token-ttl=1"}}).Ready()
+	l.EnableAuth("secret")
+	cert, key := ca.Issue(t, pki.Client, "test", nil)
+	s := load("put", l.Members...)
+	s.CA, s.Certificate, s.Key, s.User, s.Password = ca.Roots(), cert, key, "root", "secret"
 	s.Loop, s.Rate, s.Arrivals, s.Duration = bench.Open, 0.7, bench.Constant, bench.Duration(5*time.Second)
 	r, err := bench.Run(t.Context(), s, bench.Options{})
 	if err != nil || r.Total.Count == 0 || r.Total.Errors.Total() > 0 || r.Cleanup.Error != "" {
@@ -319,16 +282,11 @@ func TestMembers(t *testing.T) {
 }
 
 func TestOldEtcd(t *testing.T) {
-	binary, err := filepath.Abs("../.cache/etcd/3.5.35/etcd")
+	binary, err := etcdlab.Built("3.5.35")
 	if err != nil {
-		t.Fatal(err)
+		t.Skip(err)
 	}
-	if _, err = os.Stat(binary); err != nil {
-		t.Skip("etcd 3.5.35 was not built here")
-	}
-	n := &node{name: "m1", client: "http://" + freeport.Address(t), peer: "http://" + freeport.Address(t), dir: t.TempDir()}
-	n.start(t, binary, "m1="+n.peer)
-	ready(t, n.client)
+	n := etcdlab.New(t, etcdlab.Options{Binary: binary}).Ready().Members[0]
 	if _, err = bench.Run(t.Context(), load("range-stream", n), bench.Options{}); !errors.Is(err, bench.ErrSpec) || !strings.Contains(err.Error(), "wants 3.7") {
 		t.Errorf("got %v", err)
 	}

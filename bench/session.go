@@ -16,7 +16,9 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/status"
 
 	"github.com/quorate/quorate/etcd"
 )
@@ -28,7 +30,10 @@ var ErrForeign = errors.New("the prefix is not empty")
 var ErrNobody = errors.New("no endpoint can be used")
 
 // newPrefixForm is what a prefix looks like that a run makes for itself.
-const newPrefixForm = "/quorate-bench/00000000/"
+const newPrefixForm = runsBelow + "00000000/"
+
+// runsBelow is where all prefixes lie that runs make for themselves.
+const runsBelow = "/quorate-bench/"
 
 // Options of a run beside its Spec.
 type Options struct {
@@ -49,6 +54,8 @@ const (
 	PhaseRun     = "run"
 	PhaseDrain   = "drain"
 	PhaseCleanup = "clean up"
+	// PhaseNote is something that whoever waits should know at once.
+	PhaseNote = "note"
 )
 
 // Progress is where a run stands.
@@ -98,6 +105,7 @@ type session struct {
 	// granted leases are revoked at the end.
 	granted  []int64
 	watching *watching
+	marker   marker
 }
 
 // poolSize is that of the bytes that values are cut from.
@@ -126,6 +134,8 @@ func open(ctx context.Context, spec Spec, o Options) (*session, error) {
 		s.hangUp()
 		return nil, err
 	}
+	s.lookBack(ctx)
+	s.mark(ctx)
 	s.prepare()
 	if s.spec.preloads() {
 		if err = s.preload(ctx); err != nil {
@@ -313,7 +323,7 @@ func (s *session) claim(ctx context.Context) error {
 		return fmt.Errorf("choose a prefix: %w", err)
 	}
 	if s.spec.Prefix == "" {
-		s.spec.Prefix = "/quorate-bench/" + hex.EncodeToString(own[:4]) + "/"
+		s.spec.Prefix = runsBelow + hex.EncodeToString(own[:4]) + "/"
 	}
 	s.instance = binary.LittleEndian.Uint64(own[4:])
 	ctx, cancel := context.WithTimeout(ctx, s.spec.Timeout.Std())
@@ -322,12 +332,30 @@ func (s *session) claim(ctx context.Context) error {
 		Key: []byte(s.spec.Prefix), RangeEnd: prefixEnd([]byte(s.spec.Prefix)), CountOnly: true,
 	})
 	if err != nil {
-		return fmt.Errorf("look whether %s is free: %w", s.spec.Prefix, err)
+		switch classOf(err) {
+		case classClientTimeout, classServerTimeout, classUnavailable:
+			return fmt.Errorf("%w: %s answers, and reads through a quorum fail (%s): quorate doctor says what the cluster lacks", ErrNobody, s.members[0].endpoint, status.Convert(err).Message())
+		default:
+			return fmt.Errorf("look whether %s is free: %w", s.spec.Prefix, plain(err))
+		}
 	}
 	if r.GetCount() > 0 {
 		return fmt.Errorf("%w: %d keys lie below %s: choose another with --prefix, or leave it out", ErrForeign, r.GetCount(), s.spec.Prefix)
 	}
 	return nil
+}
+
+// plain is an error of a call without gRPC's own words, and with what to do where that
+// is known.
+func plain(err error) error {
+	st, ok := status.FromError(err)
+	switch {
+	case !ok:
+		return err
+	case st.Code() == codes.PermissionDenied:
+		return fmt.Errorf("%s: give a user who may read and write there with --user", st.Message())
+	}
+	return errors.New(st.Message())
 }
 
 // prepare makes what all loads of the session share.

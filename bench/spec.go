@@ -115,7 +115,7 @@ func ParseMix(text string) ([]Share, error) {
 		}
 		if given {
 			w, err := strconv.ParseFloat(weight, 64)
-			if err != nil || w <= 0 || w > 1e9 {
+			if err != nil || !(w > 0 && w <= mostWeight) {
 				return nil, fmt.Errorf("%w: the weight of %s is %q: give a number above 0", ErrSpec, name, weight)
 			}
 			s.Weight = w
@@ -252,6 +252,8 @@ const (
 	maxKey       = 4096
 	maxTxnOps    = 128
 	minimalValue = 24
+	mostWeight   = 1e9
+	mostTime     = Duration(31 * 24 * time.Hour)
 )
 
 // openBound is how much an open loop has under way unless told otherwise.
@@ -270,8 +272,9 @@ func (s *Spec) Complete() error {
 	fill(&s.Clients, d.Clients)
 	fill(&s.Timeout, d.Timeout)
 	fill(&s.Keys, d.Keys)
-	fill(&s.KeySize.Kind, Fixed)
-	fill(&s.KeySize.Min, d.KeySize.Min)
+	if s.KeySize.Kind == "" {
+		s.KeySize = d.KeySize
+	}
 	if s.ValueSize.Kind == "" {
 		s.ValueSize = d.ValueSize
 	}
@@ -332,6 +335,9 @@ func completeEndpoints(given []string, tls bool) ([]string, error) {
 		if err != nil || u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https" {
 			return nil, fmt.Errorf("endpoint %q: %w: give a client URL such as https://10.0.0.1:2379", e, ErrSpec)
 		}
+		if u.User != nil {
+			return nil, fmt.Errorf("endpoint %s: %w: a user stands in the URL: log in with --user", u.Redacted(), ErrSpec)
+		}
 		if u.Port() == "" {
 			u.Host += ":2379"
 		}
@@ -352,7 +358,7 @@ func (s *Spec) check() error {
 		text string
 	}{
 		{s.Loop != Closed && s.Loop != Open, fmt.Sprintf("the loop is %q: use closed or open", s.Loop)},
-		{s.Loop == Open && (s.Rate <= 0 || s.Rate > 1e6), fmt.Sprintf("an open loop has a rate, and it is %g a second: give 1 to 1000000", s.Rate)},
+		{s.Loop == Open && !(s.Rate > 0 && s.Rate <= 1e6), fmt.Sprintf("an open loop has a rate, and it is %g a second: give 1 to 1000000", s.Rate)},
 		{s.Loop == Closed && s.Rate != 0, "a rate belongs to an open loop: a closed one sends when the last request was answered"},
 		{s.Arrivals != Poisson && s.Arrivals != Constant, fmt.Sprintf("arrivals are %q: use poisson or constant", s.Arrivals)},
 		{s.MaxInFlight < 0 || s.MaxInFlight > maxInFlight, fmt.Sprintf("%d requests in flight: give 1 to %d", s.MaxInFlight, maxInFlight)},
@@ -361,19 +367,20 @@ func (s *Spec) check() error {
 		{s.Namespaces*s.Clients > maxClients, fmt.Sprintf("%d × %d clients are more than %d", s.Namespaces, s.Clients, maxClients)},
 		{s.Connections < 1 || s.Connections > 20000, fmt.Sprintf("%d connections: give 1 to 20000", s.Connections)},
 		{s.Ramp < 0 || s.WarmUp < 0 || s.Duration < 0 || s.Total < 0, "a duration or a total is negative"},
-		{s.Duration > Duration(31*24*time.Hour), "a run of more than 31 days"},
+		{max(s.Duration, s.Ramp, s.WarmUp) > mostTime, "a ramp, a warm-up or a run of more than 31 days"},
 		{s.Timeout < Duration(time.Millisecond) || s.Timeout > Duration(time.Minute), fmt.Sprintf("the timeout is %s: give 1ms to 1m", s.Timeout)},
 		{s.Keys < 1 || s.Keys > maxKeys || s.Keys*s.Namespaces > maxKeys, fmt.Sprintf("%d × %d keys: give 1 to %d", s.Namespaces, s.Keys, maxKeys)},
 		{s.RangeKeys < 1 || s.RangeKeys > s.Keys && s.reads(), fmt.Sprintf("a range reads %d keys of %d", s.RangeKeys, s.Keys)},
 		{s.TxnOps < 1 || s.TxnOps > maxTxnOps, fmt.Sprintf("a transaction of %d operations: etcd takes 1 to %d", s.TxnOps, maxTxnOps)},
 		{s.TxnOps > s.Keys && s.has(Txn), fmt.Sprintf("a transaction of %d operations on %d keys: it takes a key for each", s.TxnOps, s.Keys)},
 		{s.PageSize < 1 || s.PageSize > 100000, fmt.Sprintf("a page of %d keys: give 1 to 100000", s.PageSize)},
-		{s.Watchers < 0 || s.Watchers*s.Namespaces > maxClients, fmt.Sprintf("%d × %d watchers: give at most %d", s.Namespaces, s.Watchers, maxClients)},
+		{s.Watchers < 0 || s.Watchers > maxClients || s.Watchers*s.Namespaces > maxClients, fmt.Sprintf("%d × %d watchers: give at most %d", s.Namespaces, s.Watchers, maxClients)},
 		{s.WatchScope != WatchPrefix && s.WatchScope != WatchKey, fmt.Sprintf("the scope of watchers is %q: use prefix or key", s.WatchScope)},
 		{s.LeaseTTL < 5 || s.LeaseTTL > 86400, fmt.Sprintf("a lease of %d seconds: give 5 to 86400", s.LeaseTTL)},
 		{s.LeaseKeys < 0 || s.LeaseKeys > maxTxnOps, fmt.Sprintf("%d keys on a lease: give 0 to %d", s.LeaseKeys, maxTxnOps)},
 		{s.Slice < Duration(100*time.Millisecond) || s.Slice > Duration(time.Hour), fmt.Sprintf("a slice of %s: give 100ms to 1h", s.Slice)},
 		{s.Prefix != "" && path.Clean(s.Prefix) == "/", fmt.Sprintf("the prefix is %q: name one that is this run's own", s.Prefix)},
+		{s.Prefix != "" && path.Clean(s.Prefix)+"/" == runsBelow, fmt.Sprintf("the prefix is %q, which all runs share: name one below it, or leave it out", s.Prefix)},
 		{s.Prefix != "" && !strings.HasSuffix(s.Prefix, "/"), fmt.Sprintf("the prefix is %q: end it with /, so that it covers no neighbour", s.Prefix)},
 		{len(s.Prefix) > 256, "the prefix is longer than 256 bytes"},
 		{s.Watchers > 0 && s.WatchScope == WatchKey && s.Watchers > s.Keys, fmt.Sprintf("%d watchers of single keys, and %d keys", s.Watchers, s.Keys)},
@@ -383,7 +390,7 @@ func (s *Spec) check() error {
 		}
 	}
 	for i, m := range s.Mix {
-		if !slices.Contains(Operations, m.Operation) || m.Weight <= 0 || slices.ContainsFunc(s.Mix[:i], func(o Share) bool { return o.Operation == m.Operation }) {
+		if !slices.Contains(Operations, m.Operation) || !(m.Weight > 0 && m.Weight <= mostWeight) || slices.ContainsFunc(s.Mix[:i], func(o Share) bool { return o.Operation == m.Operation }) {
 			return fmt.Errorf("%w: share %q of the mix is unknown, of no weight or twice there", ErrSpec, m.Operation)
 		}
 	}

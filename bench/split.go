@@ -31,7 +31,7 @@ func (s *Spec) Split(hosts []string, now time.Time) ([]Spec, error) {
 		return nil, fmt.Errorf("%w: %d requests can't be divided among %d hosts: give one for each at least", ErrSpec, whole.Total, n)
 	}
 	if whole.Prefix == "" {
-		whole.Prefix = fmt.Sprintf("/quorate-bench/%x/", uint32(whole.Seed)) //nolint:gosec // part of it will do
+		whole.Prefix = fmt.Sprintf(runsBelow+"%08x/", uint32(whole.Seed)) //nolint:gosec // part of it will do
 	}
 	whole.StartAt = now.Add(startMargin).UTC()
 	if whole.preloads() {

@@ -131,6 +131,10 @@ func (st *watchStream) once(ctx context.Context, first bool) error {
 		}
 		at := st.w.s.rec.now()
 		id := r.GetWatchId() - 1
+		if r.GetCanceled() && id >= 0 && id < int64(len(st.watchers)) && r.GetCompactRevision() > 0 {
+			// What was compacted away is missing, and counted so; it goes on behind.
+			st.watchers[id].next.Store(max(st.watchers[id].next.Load(), r.GetCompactRevision()))
+		}
 		if r.GetCanceled() || id < 0 || id >= int64(len(st.watchers)) {
 			return fmt.Errorf("the watch was cancelled by etcd: %s", r.GetCancelReason())
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -76,7 +77,7 @@ can be used.`,
 	f.StringVar(&o.errors, "errors", "0.1%", "with --find-max: share of requests that may fail")
 	f.DurationVar(&o.step, "step", g.Step.Std(), "with --find-max: how long each rate is measured")
 	f.Float64Var(&o.from, "first-rate", g.From, "with --find-max: the rate to begin with")
-	cmd.AddCommand(benchMatrixCommand(e), benchCompareCommand(e), benchWorkerCommand(e))
+	cmd.AddCommand(benchMatrixCommand(e), benchCompareCommand(e), benchCleanCommand(e), benchWorkerCommand(e))
 	return cmd
 }
 
@@ -175,6 +176,11 @@ func (e *env) prepareBench(cmd *cobra.Command, o *benchOptions, goal *bench.Goal
 	if err = e.benchTarget(cmd, o, &s); err != nil {
 		return nil, err
 	}
+	if len(cells) > 0 {
+		if _, err = bench.MatrixSpecs(&s, cells, o.scale); err != nil {
+			return nil, e.benchUsage(cmd, err)
+		}
+	}
 	checked := s.Clone()
 	if goal != nil {
 		checked.Loop, checked.Rate, checked.Duration = bench.Open, goal.From, goal.Step
@@ -232,16 +238,22 @@ func twice(ctx context.Context, over <-chan struct{}, p *progress) <-chan struct
 	return again
 }
 
-// writable finds out before the load whether its report can be written.
+// writable finds out before the load whether its report can be written. It leaves no
+// file behind: there may be no report.
 func writable(path string) error {
 	if path == "" {
 		return nil
 	}
+	_, statErr := os.Stat(path)
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o600) //nolint:gosec // named by whoever runs it
 	if err != nil {
 		return fmt.Errorf("write the report: %w", err)
 	}
-	return f.Close()
+	err = f.Close()
+	if errors.Is(statErr, fs.ErrNotExist) {
+		err = errors.Join(err, os.Remove(path))
+	}
+	return err
 }
 
 func (e *env) bench(cmd *cobra.Command, o *benchOptions) error {
@@ -263,12 +275,10 @@ func (e *env) bench(cmd *cobra.Command, o *benchOptions) error {
 		return e.benchUsage(cmd, err)
 	}
 	e.sign(r, o)
-	if err = e.benchFiles(o, r, r, func(w io.Writer) error { return report.HTML(w, r) }); err != nil {
-		return err
-	}
+	filesErr := e.benchFiles(o, r, r, func(w io.Writer) error { return report.HTML(w, r) })
 	err = e.benchOutput(o, r,
 		func(w io.Writer) error { return report.Text(w, r, e.benchStyle()) }, func(w io.Writer) error { return report.CSV(w, r) })
-	return errors.Join(err, answered(r))
+	return errors.Join(err, filesErr, answered(r))
 }
 
 func (e *env) benchFindMax(cmd *cobra.Command, o *benchOptions) error {
@@ -294,11 +304,9 @@ func (e *env) benchFindMax(cmd *cobra.Command, o *benchOptions) error {
 			e.sign(run, o)
 		}
 	}
-	if err = e.benchFiles(o, k, r, func(w io.Writer) error { return report.KneeHTML(w, k) }); err != nil {
-		return err
-	}
-	return e.benchOutput(o, k,
-		func(w io.Writer) error { return report.TextKnee(w, k, e.benchStyle()) }, func(w io.Writer) error { return report.KneeCSV(w, k) })
+	filesErr := e.benchFiles(o, k, r, func(w io.Writer) error { return report.KneeHTML(w, k) })
+	return errors.Join(e.benchOutput(o, k,
+		func(w io.Writer) error { return report.TextKnee(w, k, e.benchStyle()) }, func(w io.Writer) error { return report.KneeCSV(w, k) }), filesErr)
 }
 
 func (e *env) benchMatrix(cmd *cobra.Command, o *benchOptions) error {
@@ -323,11 +331,13 @@ func (e *env) benchMatrix(cmd *cobra.Command, o *benchOptions) error {
 		last = row.Result
 		e.sign(last, o)
 	}
-	if err = e.benchFiles(o, m, last, func(w io.Writer) error { return report.MatrixHTML(w, m) }); err != nil {
-		return err
-	}
-	return e.benchOutput(o, m,
+	filesErr := e.benchFiles(o, m, last, func(w io.Writer) error { return report.MatrixHTML(w, m) })
+	err = e.benchOutput(o, m,
 		func(w io.Writer) error { return report.TextMatrix(w, m, e.benchStyle()) }, func(w io.Writer) error { return report.MatrixCSV(w, m) })
+	if m.Error != "" {
+		err = errors.Join(err, fmt.Errorf("the matrix is not complete: %s", m.Error))
+	}
+	return errors.Join(err, filesErr)
 }
 
 // answered is an error when not one request was answered.
@@ -357,8 +367,10 @@ func (e *env) sign(r *bench.Result, o *benchOptions) {
 	r.Command = args
 }
 
-// benchFiles writes the files that were asked for.
+// benchFiles writes the files that were asked for. One that can't be written keeps
+// none of the others back: the load took its time.
 func (*env) benchFiles(o *benchOptions, whole any, r *bench.Result, html func(io.Writer) error) error {
+	var failed []error
 	for _, f := range []struct {
 		path string
 		to   func(io.Writer) error
@@ -377,13 +389,12 @@ func (*env) benchFiles(o *benchOptions, whole any, r *bench.Result, html func(io
 		}
 		var text strings.Builder
 		if err := f.to(&text); err != nil {
-			return fmt.Errorf("write %s: %w", f.path, err)
-		}
-		if err := os.WriteFile(f.path, []byte(text.String()), 0o600); err != nil {
-			return fmt.Errorf("write the report: %w", err)
+			failed = append(failed, fmt.Errorf("write %s: %w", f.path, err))
+		} else if err = os.WriteFile(f.path, []byte(text.String()), 0o600); err != nil {
+			failed = append(failed, fmt.Errorf("write the report: %w", err))
 		}
 	}
-	return nil
+	return errors.Join(failed...)
 }
 
 func (e *env) benchOutput(o *benchOptions, v any, text, csv func(io.Writer) error) error {
@@ -421,6 +432,8 @@ func (*env) benchStep(p *progress, v bench.Progress) {
 		}
 		p.step(fmt.Sprintf("%.0f%s s: %.0f op/s, p50 %.2f ms, p99 %.2f ms, max %.1f ms, %d errors, %d under way",
 			v.Done, of, v.Step.OpsPerSecond, v.Step.P50, v.Step.P99, v.Step.Max, v.Step.Errors, v.Step.InFlight))
+	case bench.PhaseNote:
+		_, _ = io.WriteString(p, "note: "+v.Note+"\n") // as with printf
 	case bench.PhaseStep:
 		p.end(v.Note)
 		p.step(v.Note)

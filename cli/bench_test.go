@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -73,9 +74,31 @@ func TestBenchFlags(t *testing.T) {
 		"bench matrix --endpoints a --cells 3":     `the matrix holds "3": write namespaces x clients`,
 		"bench matrix --endpoints a --scale 0":     "--scale is 0: give 1, or what the clients are divided by",
 		"bench matrix --endpoints a --clients 5":   "unknown flag: --clients",
-		"bench compare":                            "BASE.json NOW.json is missing",
-		"bench compare a b --fail-over much":       `--fail-over is "much": give a share such as 10%`,
-		"bench compare a b -o csv":                 `--output is "csv"`,
+		at + "--rate NaN":                          "and it is NaN a second",
+		at + "--mix put=NaN":                       `the weight of put is "NaN"`,
+		at + "--value-size lognormal:9:NaN":        `the size is "lognormal:9:NaN"`,
+		at + "--request-timeout 0s":                "--request-timeout is 0s: give more than 0",
+		at + "--lease-ttl 0":                       "--lease-ttl is 0: give more than 0",
+		at + "--key-size 0":                        "a key of 0 bytes",
+		at + "--arrivals= --rate 5":                "--arrivals is empty",
+		at + "--from=":                             "--from names no host, or an empty one",
+		at + "--from a,,b":                         "--from names no host, or an empty one",
+		at + "--prefix /quorate-bench/":            "which all runs share",
+		at + "--save x --html ./x":                 "--save and --html name the same file",
+		at + "--find-max --errors NaN":             `--errors is "NaN"`,
+		at + "--find-max --first-rate NaN":         "--first-rate NaN",
+		at + "--find-max --p99 30s":                "--p99 30s can't be passed where --request-timeout is 7s",
+		"bench --endpoints http://a:b@127.0.0.1:1": "a user stands in the URL: log in with --user",
+		"bench matrix --endpoints 127.0.0.1 --cells 99999x9 --dry-run":     "99999x9: ",
+		"bench matrix --endpoints 127.0.0.1 --keep --prefix /x/ --dry-run": "in the way of the second",
+		"bench clean":                           "--endpoints is missing",
+		"bench clean -c a --user b":             "-c takes certificates and user from the server",
+		"bench clean --endpoints a --quiet 1ms": "--quiet is 1ms: give 1s to",
+		"bench clean --endpoints a -o csv":      `--output is "csv"`,
+		"bench compare a b --fail-over NaN":     `--fail-over is "NaN"`,
+		"bench compare":                         "BASE.json NOW.json is missing",
+		"bench compare a b --fail-over much":    `--fail-over is "much": give a share such as 10%`,
+		"bench compare a b -o csv":              `--output is "csv"`,
 	} {
 		code, stdout, stderr := run(t, strings.Fields(args)...)
 		if code != exitUsage || !strings.Contains(stderr, want) || stdout != "" {
@@ -87,6 +110,64 @@ func TestBenchFlags(t *testing.T) {
 	}
 	if code, _, stderr := run(t, "bench", "--endpoints", "http://127.0.0.1:1", "--html", "/does/not/exist/x"); code != exitFailed || !strings.Contains(stderr, "write the report") {
 		t.Errorf("exit code %d, %q", code, stderr)
+	}
+}
+
+// TestBenchLeavesNoFile: a load that does not run leaves no empty report behind, and
+// what was there stays as it was.
+func TestBenchLeavesNoFile(t *testing.T) {
+	dir := t.TempDir()
+	old, fresh := filepath.Join(dir, "old.json"), filepath.Join(dir, "new.json")
+	if err := os.WriteFile(old, []byte("old"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, stderr := run(t, "bench", "--endpoints", "http://127.0.0.1:1", "--save", fresh, "--html", old); code != exitUnreachable {
+		t.Errorf("%d %s", code, stderr)
+	}
+	raw, err := os.ReadFile(old)
+	if err != nil || string(raw) != "old" {
+		t.Errorf("%q, %v", raw, err)
+	}
+	if _, err = os.Stat(fresh); !os.IsNotExist(err) {
+		t.Errorf("an empty report: %v", err)
+	}
+}
+
+// TestBenchFiles: a file that can't be written keeps none of the others back.
+func TestBenchFiles(t *testing.T) {
+	good := filepath.Join(t.TempDir(), "good.html")
+	o := &benchOptions{save: filepath.Join(t.TempDir(), "gone", "x.json"), html: good}
+	err := quiet().benchFiles(o, 1, &bench.Result{}, func(w io.Writer) error {
+		_, err := io.WriteString(w, "page")
+		return err
+	})
+	raw, readErr := os.ReadFile(good)
+	if err == nil || readErr != nil || string(raw) != "page" {
+		t.Errorf("%v; %q, %v", err, raw, readErr)
+	}
+}
+
+// TestBenchLeft: what lies there is said, and what becomes of it; nobody's names
+// steer the terminal.
+func TestBenchLeft(t *testing.T) {
+	var out bytes.Buffer
+	e := newEnv([]string{"quorate"}, Stdio{In: eof{}, Out: &out, Err: &out})
+	e.benchLeft([]bench.LeftRun{
+		{Prefix: "/quorate-bench/00000001/", State: bench.Left, Keys: 5, Bytes: 2048, Others: 2, Leases: 1},
+		{Prefix: "/quorate-bench/00000002/", State: bench.Running, Keys: 7, TTL: 30, By: "\x1b[31mhost"},
+		{Prefix: "/quorate-bench/00000003/", State: bench.Running, Keys: 7},
+		{Prefix: "/quorate-bench/00000004/", State: bench.Kept, Keys: 7},
+		{Prefix: "/quorate-bench/x/", State: bench.Foreign, Others: 9},
+	}, false, "would delete")
+	for _, want := range []string{
+		"would delete; 2 keys are of no load, and stay", "its mark lasts 30 s more", "stays: it goes on\n", "--kept deletes it", "stays: 9 keys are of no load", "would delete 5 keys of 1 loads, 2.0 KiB",
+	} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in\n%s", want, out.String())
+		}
+	}
+	if strings.Contains(out.String(), "\x1b") {
+		t.Errorf("%q", out.String())
 	}
 }
 
@@ -134,7 +215,15 @@ func TestBenchCompare(t *testing.T) {
 	if err := os.WriteFile(odd, []byte("{}"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for path, want := range map[string]string{odd: "is no result of a load", "/does/not/exist": "read a result"} {
+	bare := filepath.Join(t.TempDir(), "bare.json")
+	if err := os.WriteFile(bare, []byte(`{"format":1,"seconds":1}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	knee := filepath.Join(t.TempDir(), "knee.json")
+	if err := os.WriteFile(knee, []byte(`{"rate":5,"steps":[{}]}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{bare: "has no time series", knee: "is of --find-max or a matrix", odd: "is no result of a load", "/does/not/exist": "read a result"} {
 		if code, _, stderr = run(t, "bench", "compare", base, path); code != exitFailed || !strings.Contains(stderr, want) {
 			t.Errorf("%s: %d %s", path, code, stderr)
 		}
@@ -180,10 +269,11 @@ func TestBenchSteps(t *testing.T) {
 		{Phase: bench.PhaseStep, Note: "77 a second: kept"},
 		{Phase: bench.PhaseCell, Done: 1, Of: 2, Note: "cell"},
 		{Phase: bench.PhaseCleanup, Of: 5},
+		{Phase: bench.PhaseNote, Note: "keys are left"},
 	} {
 		e.benchStep(p, v)
 	}
-	for _, want := range []string{"connecting to x", "writing the keys", "warm-up, 5 s", "2 of 10 s: 123 op/s", "trying 77", "kept", "load 1 of 2: cell", "deleting the keys"} {
+	for _, want := range []string{"connecting to x", "writing the keys", "warm-up, 5 s", "2 of 10 s: 123 op/s", "trying 77", "kept", "load 1 of 2: cell", "deleting the keys", "note: keys are left\n"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %q in\n%s", want, out.String())
 		}
@@ -204,5 +294,18 @@ func TestBenchWorkerRefuses(t *testing.T) {
 		if err := json.Unmarshal(out.Bytes(), &line); err != nil || code == exitOK || !strings.Contains(line.Error, want) {
 			t.Errorf("%q: %d %q %v", input, code, out.String(), err)
 		}
+	}
+}
+
+// TestCrewNotes: what all hosts note is shown once, and is no phase of theirs.
+func TestCrewNotes(t *testing.T) {
+	var shown []bench.Progress
+	c := &crew{hosts: []string{"a", "b"}, latest: map[string]bench.Progress{}, show: func(p bench.Progress) { shown = append(shown, p) }}
+	for _, host := range c.hosts {
+		c.progress(host, bench.Progress{Phase: bench.PhaseRun, Step: bench.Slice{OpsPerSecond: 5}})
+		c.progress(host, bench.Progress{Phase: bench.PhaseNote, Note: "keys are left"})
+	}
+	if len(shown) != 3 || shown[1].Note != "keys are left" || shown[2].Phase != bench.PhaseRun || shown[2].Step.OpsPerSecond != 10 {
+		t.Errorf("%+v", shown)
 	}
 }

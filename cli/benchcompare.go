@@ -40,7 +40,7 @@ surely so.`,
 			limit := -1.0
 			if failOver != "" {
 				var err error
-				if limit, err = share(failOver); err != nil || limit < 0 {
+				if limit, err = share(failOver); err != nil || !(limit >= 0) {
 					return usagef(cmd, "--fail-over is %q: give a share such as 10%%", failOver)
 				}
 			}
@@ -104,8 +104,18 @@ func readSeries(arg string) (bench.Series, error) {
 			return s, fmt.Errorf("read a result: %w", err)
 		}
 		var r bench.Result
+		var whole struct {
+			Steps []json.RawMessage `json:"steps"`
+			Rows  []json.RawMessage `json:"rows"`
+		}
+		if json.Unmarshal(raw, &whole) == nil && len(whole.Steps)+len(whole.Rows) > 0 {
+			return s, fmt.Errorf("%s is of --find-max or a matrix, which hold several loads: compare single ones, with --rate or --clients", path)
+		}
 		if err = json.Unmarshal(raw, &r); err == nil && (r.Format != bench.Format || r.Seconds <= 0) {
 			err = errors.New("it is none of format 1: write one with quorate bench --save")
+		}
+		if err == nil && (r.Spec.Loop == "" || len(r.Series) == 0) {
+			err = errors.New("it tells of no load or has no time series")
 		}
 		if err != nil {
 			return s, fmt.Errorf("%s is no result of a load: %w", path, err)

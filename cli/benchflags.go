@@ -3,6 +3,8 @@ package cli
 import (
 	"errors"
 	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -180,7 +182,20 @@ func (*env) checkBench(cmd *cobra.Command, o *benchOptions) error {
 			return usagef(cmd, "--%s belongs to an open loop: give --rate, too", name)
 		}
 	}
-	for _, name := range []string{"namespaces", "clients", "connections", "max-in-flight", "keys", "range-keys", "txn-ops", "page-size", "duration", "total", "slice"} {
+	for _, name := range []string{"arrivals", "watch-scope"} {
+		if f.Changed(name) && f.Lookup(name).Value.String() == "" {
+			return usagef(cmd, "--%s is empty: give one, or leave the flag out", name)
+		}
+	}
+	files := map[string]string{}
+	for _, file := range []struct{ flag, path string }{{"save", o.save}, {"csv", o.csv}, {"hdr", o.hdr}, {"html", o.html}} {
+		other, twice := files[filepath.Clean(file.path)]
+		if file.path != "" && twice && !strings.HasPrefix(file.path, "/dev/") {
+			return usagef(cmd, "--%s and --%s name the same file, %s: give each its own", other, file.flag, file.path)
+		}
+		files[filepath.Clean(file.path)] = file.flag
+	}
+	for _, name := range []string{"namespaces", "clients", "connections", "max-in-flight", "keys", "range-keys", "txn-ops", "page-size", "duration", "total", "slice", "request-timeout", "lease-ttl"} {
 		if flag := f.Lookup(name); flag != nil && flag.Changed && (strings.HasPrefix(flag.Value.String(), "-") || zero(flag.Value.String())) {
 			return usagef(cmd, "--%s is %s: give more than 0", name, flag.Value)
 		}
@@ -192,6 +207,17 @@ func (*env) checkBench(cmd *cobra.Command, o *benchOptions) error {
 		return usagef(cmd, "--find-max chooses rates and times itself: leave --rate, --duration, --total, --ramp and --warm-up out; --step says how long a rate is measured")
 	case !o.findMax && (f.Changed("p99") || f.Changed("errors") || f.Changed("step") || f.Changed("first-rate")):
 		return usagef(cmd, "--p99, --errors, --step and --first-rate belong to --find-max: give that, too")
+	case f.Changed("from") && (len(o.hosts) == 0 || slices.Contains(o.hosts, "")):
+		return usagef(cmd, "--from names no host, or an empty one: give hosts of the server, such as db1,db2, or leave it out")
+	case o.findMax && o.p99 > o.request:
+		return usagef(cmd, "--p99 %s can't be passed where --request-timeout is %s: lower the one, or raise the other", o.p99, o.request)
+	}
+	return checkTarget(cmd, o)
+}
+
+// checkTarget refuses flags that don't say which cluster.
+func checkTarget(cmd *cobra.Command, o *benchOptions) error {
+	switch {
 	case len(o.endpoints) == 0 && o.cluster == "":
 		return usagef(cmd, "--endpoints is missing: name a client URL, such as --endpoints https://10.0.0.1:2379, or a cluster of the server with -c")
 	case o.cluster != "" && (o.cacert != "" || o.cert != "" || o.key != "" || o.user != ""):
@@ -222,10 +248,10 @@ func (*env) goalOf(cmd *cobra.Command, o *benchOptions) (bench.Goal, error) {
 	g := bench.DefaultGoal()
 	g.P99, g.Step, g.From = bench.Duration(o.p99), bench.Duration(o.step), o.from
 	var err error
-	if g.Errors, err = share(o.errors); err != nil || g.Errors < 0 || g.Errors >= 1 {
+	if g.Errors, err = share(o.errors); err != nil || !(g.Errors >= 0 && g.Errors < 1) {
 		return g, usagef(cmd, "--errors is %q: give a share such as 0.1%%", o.errors)
 	}
-	if o.p99 < time.Millisecond || o.step < time.Second || o.from <= 0 {
+	if o.p99 < time.Millisecond || o.step < time.Second || !(o.from >= 1) {
 		return g, usagef(cmd, "--p99 %s, --step %s and --first-rate %g: give at least 1ms, 1s and 1", o.p99, o.step, o.from)
 	}
 	return g, nil

@@ -27,6 +27,7 @@ type crew struct {
 
 	mu     sync.Mutex
 	latest map[string]bench.Progress
+	noted  []string
 }
 
 // benchFrom has the agents of hosts drive the load, each its share, and merges what
@@ -110,6 +111,13 @@ func (c *crew) drive(ctx context.Context, host string, part bench.Spec) (*bench.
 func (c *crew) progress(host string, p bench.Progress) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if p.Phase == bench.PhaseNote {
+		if !slices.Contains(c.noted, p.Note) { // all hosts see the same cluster
+			c.noted = append(c.noted, p.Note)
+			c.show(p)
+		}
+		return
+	}
 	c.latest[host] = p
 	sum := bench.Progress{Phase: p.Phase, Done: p.Done, Of: p.Of, Note: p.Note}
 	for _, other := range c.latest {

@@ -14,7 +14,7 @@ import (
 // mutating are the commands that change something and must be able to only say what
 // they would do. Plan --accept asks instead.
 var mutating = []string{
-	"quorate apply", "quorate bench", "quorate bench matrix", "quorate cert issue", "quorate chaos sweep", "quorate check run", "quorate delete", "quorate down", "quorate edit", "quorate host cordon",
+	"quorate apply", "quorate bench", "quorate bench clean", "quorate bench matrix", "quorate cert issue", "quorate chaos sweep", "quorate check clean", "quorate check run", "quorate delete", "quorate down", "quorate edit", "quorate host cordon",
 	"quorate host uncordon", "quorate import", "quorate label", "quorate release add", "quorate restart", "quorate resume",
 	"quorate server restore", "quorate server rotate-key", "quorate server token", "quorate suspend",
 }

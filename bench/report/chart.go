@@ -13,7 +13,8 @@ type line struct {
 	name string
 	// class is its colour: a, b or c.
 	class string
-	y     []float64
+	// y is NaN where there is nothing, which leaves a gap.
+	y []float64
 	// area fills what lies below.
 	area bool
 }
@@ -93,10 +94,17 @@ func (c *chart) draw(f frame, class string) string {
 
 func (c *chart) drawLine(out *strings.Builder, l line, px, py func(float64) float64, f frame) {
 	var path strings.Builder
+	gap := func(i int) bool { return i < 0 || i >= len(l.y) || math.IsNaN(l.y[i]) }
 	for i, y := range l.y {
+		if gap(i) {
+			continue
+		}
 		command := "L"
-		if i == 0 {
+		if gap(i - 1) {
 			command = "M"
+			if gap(i + 1) {
+				fmt.Fprintf(out, `<circle class="dot %s" cx="%.1f" cy="%.1f" r="3"/>`, l.class, px(c.x[i]), py(y))
+			}
 		}
 		fmt.Fprintf(&path, "%s%.1f %.1f", command, px(c.x[i]), py(y))
 	}
@@ -105,9 +113,6 @@ func (c *chart) drawLine(out *strings.Builder, l line, px, py func(float64) floa
 			px(c.x[len(l.y)-1]), f.height-f.bottom, px(c.x[0]), f.height-f.bottom)
 	}
 	fmt.Fprintf(out, `<path class="line %s" d="%s"/>`, l.class, path.String())
-	if len(l.y) == 1 {
-		fmt.Fprintf(out, `<circle class="dot %s" cx="%.1f" cy="%.1f" r="3"/>`, l.class, px(c.x[0]), py(l.y[0]))
-	}
 }
 
 // drawPoints puts what a browser shows under the pointer: the values at each x.
@@ -126,6 +131,10 @@ func (c *chart) drawPoints(out *strings.Builder, px, py func(float64) float64, f
 		text.WriteString(c.xLabel(c.x[i]) + " " + c.xUnit)
 		for _, l := range c.lines {
 			if i >= len(l.y) {
+				continue
+			}
+			if math.IsNaN(l.y[i]) {
+				fmt.Fprintf(&text, "\n%s: none", l.name)
 				continue
 			}
 			fmt.Fprintf(&text, "\n%s %s %s", l.name, c.label(l.y[i]), c.unit)
@@ -149,6 +158,9 @@ func (c *chart) bounds() (low, high float64) {
 	low, high = math.Inf(1), 0
 	for _, l := range c.lines {
 		for _, y := range l.y {
+			if math.IsNaN(y) {
+				continue
+			}
 			high = max(high, y)
 			if y > 0 {
 				low = min(low, y)

@@ -34,14 +34,14 @@ func SeriesCSV(w io.Writer, r *bench.Result) error {
 
 var csvHeader = []string{
 	"operation", "count", "ops_per_second", "mean_ms", "min_ms", "p50_ms", "p90_ms", "p99_ms", "p99.9_ms", "p99.99_ms", "max_ms",
-	"client_timeouts", "server_timeouts", "unavailable", "too_many_requests", "no_space", "dropped", "other",
+	"client_timeouts", "server_timeouts", "unavailable", "too_many_requests", "no_space", "dropped", "other", "unfinished",
 }
 
 func csvRow(m *bench.Measure) []string {
 	l, e := m.Latency, m.Errors
 	return []string{
 		m.Name, whole(m.Count), float(m.OpsPerSecond), float(l.Mean), float(l.Min), float(l.P50), float(l.P90), float(l.P99), float(l.P999), float(l.P9999), float(l.Max),
-		whole(e.ClientTimeouts), whole(e.ServerTimeouts), whole(e.Unavailable), whole(e.TooManyRequests), whole(e.NoSpace), whole(e.Dropped), whole(e.Other),
+		whole(e.ClientTimeouts), whole(e.ServerTimeouts), whole(e.Unavailable), whole(e.TooManyRequests), whole(e.NoSpace), whole(e.Dropped), whole(e.Other), whole(e.Unfinished),
 	}
 }
 

@@ -53,6 +53,7 @@ type section struct {
 	Operations [][]string
 	Watch      string
 	Errors     [][]string
+	ErrorsHeld string
 	Texts      []bench.ErrorText
 	Servers    [][]string
 	Facts      [][]string
@@ -176,6 +177,9 @@ func sectionOf(r *bench.Result, heading string) (section, error) {
 		s.Watch = fmt.Sprintf("%d watchers: %s events expected, %s delivered, %s missing, %d streams broke and were resumed. Latency counts from when the put was due.",
 			w.Watchers, count(w.Expected), count(w.Delivered), count(w.Missing), w.Reconnects)
 	}
+	if r.Total.Errors.Total() > 0 {
+		s.ErrorsHeld = "Latencies hold failed requests, too, save those that were dropped, which have none."
+	}
 	for _, n := range r.Total.Errors.Named() {
 		s.Errors = append(s.Errors, []string{n.Name, count(n.Count)})
 	}
@@ -232,6 +236,9 @@ func overTime(r *bench.Result) []drawing {
 	x, ops, p50, p99, most := make([]float64, n), make([]float64, n), make([]float64, n), make([]float64, n), make([]float64, n)
 	for i, s := range r.Series {
 		x[i], ops[i], p50[i], p99[i], most[i] = s.At, s.OpsPerSecond, s.P50, s.P99, s.Max
+		if s.Max == 0 { // nothing was answered, which is not a latency of zero
+			p50[i], p99[i], most[i] = math.NaN(), math.NaN(), math.NaN()
+		}
 	}
 	at := func(v float64) string { return fmt.Sprintf("%.3g", v) }
 	throughput := &chart{title: "throughput over time", unit: "op/s", x: x, lines: []line{{"throughput", "a", ops, true}}, label: number, xLabel: at, xUnit: "seconds"}

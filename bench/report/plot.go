@@ -74,7 +74,7 @@ func (p *page) plot(bars, dots []float64, span float64, label func(float64) stri
 			filled := int(math.Round(v / top * plotHeight * eighths))
 			cell := min(max(filled-row*eighths, 0), eighths)
 			r := blocks[cell]
-			if dots != nil && cell == 0 && dotRow(dots[c], top) == row {
+			if dots != nil && cell == 0 && dots[c] > 0 && dotRow(dots[c], top) == row {
 				r = '·'
 			}
 			line.WriteRune(r)

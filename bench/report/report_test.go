@@ -210,3 +210,31 @@ func TestNumbers(t *testing.T) {
 		t.Errorf("%v", got)
 	}
 }
+
+// TestStalledChart: a slice without an answer is a gap, and not a latency of nearly
+// nothing.
+func TestStalledChart(t *testing.T) {
+	r := sample(t, 6)
+	for i := 2; i < 4; i++ {
+		r.Series[i] = bench.Slice{At: r.Series[i].At, Seconds: 1}
+	}
+	drawn := string(overTime(r)[1].SVG)
+	if n := strings.Count(drawn, "p99: none"); n != 4 { // in both sizes
+		t.Errorf("%d slices without latency are said to have none", n)
+	}
+	for path := range strings.SplitSeq(drawn, "<path ") {
+		if strings.HasPrefix(path, `class="line`) && strings.Count(path, "M") != 2 {
+			t.Errorf("no gap in %.200s", path)
+		}
+	}
+	if strings.Contains(drawn, "NaN") {
+		t.Error("NaN is drawn")
+	}
+	var out bytes.Buffer
+	for i := range r.Series {
+		r.Series[i].Max, r.Series[i].P99 = 0, 0
+	}
+	if err := Text(&out, r, Style{}); err != nil || strings.Contains(out.String(), "·") {
+		t.Errorf("dots for latencies that are not there: %v\n%s", err, out.String())
+	}
+}

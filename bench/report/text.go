@@ -213,6 +213,11 @@ func (p *page) errors(r *bench.Result) {
 	}
 	p.printf("\n")
 	p.entry("errors", p.paint("bad", fmt.Sprintf("%.3g %% of requests: %s", 100*r.Total.ErrorRate(), strings.Join(parts, ", "))))
+	held := "the latencies hold them, too"
+	if r.Total.Errors.Dropped > 0 {
+		held += ", save those that were dropped, which have none"
+	}
+	p.entry("", held)
 	const shown = 5
 	for i, t := range r.ErrorTexts {
 		if i == shown {
@@ -384,8 +389,11 @@ func MatrixHeadline(m *bench.Matrix) string {
 	} else {
 		text += "; full scale"
 	}
-	if m.Interrupted {
+	switch {
+	case m.Interrupted:
 		text += " (interrupted)"
+	case m.Error != "":
+		text += " (not complete: " + m.Error + ")"
 	}
 	return text
 }

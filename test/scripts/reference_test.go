@@ -32,6 +32,7 @@ var notRun = map[string]string{
 	"quorate doctor --endpoints https://10.0.0.1:2379 --cacert ca.crt --user root -o json":                "names a machine",
 
 	"quorate check run --endpoints http://127.0.0.1:2379":                                                              "disturbs whatever has etcd's usual port; check.txtar runs it on a cluster of its own",
+	"quorate check clean --endpoints http://127.0.0.1:2379 --prefix /mine/":                                            "asks whatever has etcd's usual port; check.txtar cleans a cluster of its own",
 	"quorate check run --endpoints https://10.0.0.1:2379 --cacert ca.crt --cert client.crt --key client.key --rate 50": "names a machine",
 
 	"quorate bench --endpoints http://127.0.0.1:2379":         "loads whatever listens there; bench.txtar loads a cluster of its own",
