@@ -66,6 +66,8 @@ const (
 type Disturbance struct {
 	// Kind is a name in Kinds.
 	Kind string `json:"kind"`
+	// Cluster is whose members it is done to, by a name of the caller's: see Turn.
+	Cluster string `json:"cluster,omitempty"`
 	// Endpoint is where the process listens to which a kill, a pause or a restart is
 	// done: ADDRESS:PORT or a URL. Process names it directly, and goes first.
 	Endpoint string     `json:"endpoint,omitempty"`
@@ -179,6 +181,9 @@ func Start(ctx context.Context, o Options, d Disturbance) (*Running, error) {
 	}
 	if err = kind.Available(); err != nil {
 		return nil, fmt.Errorf("%s is not possible here: %w", d.Kind, err)
+	}
+	if err = trusted(o.Dir); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
 	}
 	// What others have left would be mistaken for what this one does.
 	if swept, sweepErr := Sweep(ctx, o.Dir); sweepErr != nil {

@@ -23,13 +23,13 @@ import (
 
 func TestPauseEndsByItself(t *testing.T) {
 	l := newLab(t, 1)
-	n := l.members[0]
+	n := l.Members[0]
 	began := time.Now()
-	r := l.start(chaos.Disturbance{Kind: chaos.Pause, Endpoint: n.client, For: time.Second})
-	if !stopped(t, n.cmd.Process.Pid) {
-		t.Errorf("its threads: %v", states(t, n.cmd.Process.Pid))
+	r := l.start(chaos.Disturbance{Kind: chaos.Pause, Endpoint: n.Client, For: time.Second})
+	if !stopped(t, n.PID()) {
+		t.Errorf("its threads: %v", states(t, n.PID()))
 	}
-	if r.Record.Target.PID != n.cmd.Process.Pid || !r.Record.Alive() {
+	if r.Record.Target.PID != n.PID() || !r.Record.Alive() {
 		t.Errorf("the record: %+v", r.Record)
 	}
 	must(t, l.put(t.Context(), n))
@@ -37,19 +37,19 @@ func TestPauseEndsByItself(t *testing.T) {
 		t.Errorf("a write was answered after %s", took)
 	}
 	must(t, r.Wait(t.Context()))
-	if stopped(t, n.cmd.Process.Pid) {
-		t.Errorf("its threads: %v", states(t, n.cmd.Process.Pid))
+	if stopped(t, n.PID()) {
+		t.Errorf("its threads: %v", states(t, n.PID()))
 	}
 }
 
 func TestPauseEndsWhenTold(t *testing.T) {
 	l := newLab(t, 1)
-	n := l.members[0]
-	r := l.start(chaos.Disturbance{Kind: chaos.Pause, Endpoint: n.client, For: time.Minute})
+	n := l.Members[0]
+	r := l.start(chaos.Disturbance{Kind: chaos.Pause, Endpoint: n.Client, For: time.Minute})
 	must(t, r.End(t.Context()))
 	must(t, l.put(t.Context(), n))
 	// By whoever reads the ledger, too.
-	r = l.start(chaos.Disturbance{Kind: chaos.Pause, Endpoint: n.client, For: time.Minute})
+	r = l.start(chaos.Disturbance{Kind: chaos.Pause, Endpoint: n.Client, For: time.Minute})
 	swept, err := chaos.Sweep(t.Context(), l.ledger)
 	if err != nil || len(swept) != 0 {
 		t.Errorf("a disturbance in good order was swept: %v, %v", swept, err)
@@ -62,9 +62,9 @@ func TestPauseEndsWhenTold(t *testing.T) {
 
 func TestPauseOutlivesItsStarterAndNotItsHolder(t *testing.T) {
 	l := newLab(t, 1)
-	n := l.members[0]
-	pid := n.cmd.Process.Pid
-	starter, record := l.starter(chaos.Disturbance{Kind: chaos.Pause, Endpoint: n.client, For: 2 * time.Second})
+	n := l.Members[0]
+	pid := n.PID()
+	starter, record := l.starter(chaos.Disturbance{Kind: chaos.Pause, Endpoint: n.Client, For: 2 * time.Second})
 	must(t, starter.Process.Kill())
 	_ = starter.Wait()
 	if !stopped(t, pid) || !record.Alive() {
@@ -76,7 +76,7 @@ func TestPauseOutlivesItsStarterAndNotItsHolder(t *testing.T) {
 	}
 	must(t, l.put(t.Context(), n))
 
-	r := l.start(chaos.Disturbance{Kind: chaos.Pause, Endpoint: n.client, For: time.Minute})
+	r := l.start(chaos.Disturbance{Kind: chaos.Pause, Endpoint: n.Client, For: time.Minute})
 	must(t, r.Record.Holder.Signal(syscall.SIGKILL))
 	must(t, l.put(t.Context(), n))
 	if err := r.Wait(t.Context()); !errors.Is(err, chaos.ErrHolderKilled) {
@@ -86,12 +86,12 @@ func TestPauseOutlivesItsStarterAndNotItsHolder(t *testing.T) {
 
 func TestHolderThatHangsIsKilled(t *testing.T) {
 	l := newLab(t, 1)
-	n := l.members[0]
-	r := l.start(chaos.Disturbance{Kind: chaos.Pause, Endpoint: n.client, For: 100 * time.Millisecond})
+	n := l.Members[0]
+	r := l.start(chaos.Disturbance{Kind: chaos.Pause, Endpoint: n.Client, For: 100 * time.Millisecond})
 	must(t, r.Record.Holder.Signal(syscall.SIGSTOP))
 	began := time.Now()
 	l.until("going on", func(context.Context) error {
-		if stopped(t, n.cmd.Process.Pid) {
+		if stopped(t, n.PID()) {
 			return errors.New("it is paused")
 		}
 		return nil
@@ -105,11 +105,11 @@ func TestHolderThatHangsIsKilled(t *testing.T) {
 
 func TestPauseOfAProcessThatIsKilled(t *testing.T) {
 	l := newLab(t, 1)
-	n := l.members[0]
-	r := l.start(chaos.Disturbance{Kind: chaos.Pause, Endpoint: n.client, For: time.Minute})
-	must(t, n.cmd.Process.Kill())
+	n := l.Members[0]
+	r := l.start(chaos.Disturbance{Kind: chaos.Pause, Endpoint: n.Client, For: time.Minute})
+	must(t, n.Signal(syscall.SIGKILL))
 	select {
-	case <-n.done:
+	case <-n.Exited():
 	case <-time.After(patience):
 		t.Fatal("its parent did not get it")
 	}
@@ -118,13 +118,13 @@ func TestPauseOfAProcessThatIsKilled(t *testing.T) {
 
 func TestTwoTracersOfOneProcess(t *testing.T) {
 	l := newLab(t, 1)
-	n := l.members[0]
-	d := chaos.Disturbance{Kind: chaos.Pause, Endpoint: n.client, For: time.Minute}
+	n := l.Members[0]
+	d := chaos.Disturbance{Kind: chaos.Pause, Endpoint: n.Client, For: time.Minute}
 	r := l.start(d)
 	if _, err := chaos.Start(t.Context(), l.options(), d); err == nil || !strings.Contains(err.Error(), "trace") {
 		t.Errorf("a second pause: %v", err)
 	}
-	if !stopped(t, n.cmd.Process.Pid) {
+	if !stopped(t, n.PID()) {
 		t.Error("the refused one has ended the first")
 	}
 	must(t, r.End(t.Context()))
@@ -172,15 +172,15 @@ func TestStartedAgain(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := newLab(t, 1)
-			n := l.members[0]
+			n := l.Members[0]
 			before := l.process(n)
 			away := time.Second
 			if tc.early {
 				away = time.Minute
 			}
 			began := time.Now()
-			r := l.start(chaos.Disturbance{Kind: tc.kind, Endpoint: n.client, For: away, Again: true})
-			<-n.done
+			r := l.start(chaos.Disturbance{Kind: tc.kind, Endpoint: n.Client, For: away, Again: true})
+			<-n.Exited()
 			if tc.meanwhile != nil {
 				tc.meanwhile(l, r)
 			}
@@ -203,7 +203,7 @@ func TestStartedAgain(t *testing.T) {
 
 func (l *lab) process(n *node) *chaos.Process {
 	l.t.Helper()
-	p, err := chaos.ProcessAt(n.client, "")
+	p, err := chaos.ProcessAt(n.Client, "")
 	must(l.t, err)
 	return p
 }
@@ -212,12 +212,12 @@ func (l *lab) process(n *node) *chaos.Process {
 func (l *lab) like(n *node, p *chaos.Process) {
 	l.t.Helper()
 	dir := fmt.Sprintf("/proc/%d/", p.PID)
-	for link, want := range map[string]string{"cwd": n.dir, "fd/1": n.log, "fd/2": n.log} {
+	for link, want := range map[string]string{"cwd": n.Home, "fd/1": n.LogFile, "fd/2": n.LogFile} {
 		if got, err := os.Readlink(dir + link); err != nil || got != want {
 			l.t.Errorf("its %s is %s, %v", link, got, err)
 		}
 	}
-	if raw, err := os.ReadFile(dir + "environ"); err != nil || !strings.Contains(string(raw), "MARK=of "+n.name) {
+	if raw, err := os.ReadFile(dir + "environ"); err != nil || !strings.Contains(string(raw), "MARK=of "+n.Name) {
 		l.t.Errorf("its environment: %q, %v", raw, err)
 	}
 }
@@ -225,16 +225,16 @@ func (l *lab) like(n *node, p *chaos.Process) {
 func TestLeftToItsSupervisor(t *testing.T) {
 	for _, kind := range []string{chaos.Kill, chaos.Restart} {
 		l := newLab(t, 1)
-		n := l.members[0]
-		r := l.start(chaos.Disturbance{Kind: kind, Endpoint: n.client})
+		n := l.Members[0]
+		r := l.start(chaos.Disturbance{Kind: kind, Endpoint: n.Client})
 		select {
-		case <-n.done:
+		case <-n.Exited():
 		case <-time.After(patience):
 			t.Fatal("it lives on")
 		}
 		must(t, r.Wait(t.Context()))
 		must(t, r.End(t.Context()))
-		if _, err := chaos.ProcessAt(n.client, ""); !errors.Is(err, chaos.ErrNoProcess) {
+		if _, err := chaos.ProcessAt(n.Client, ""); !errors.Is(err, chaos.ErrNoProcess) {
 			t.Errorf("%s: who listens there: %v", kind, err)
 		}
 	}
@@ -242,13 +242,8 @@ func TestLeftToItsSupervisor(t *testing.T) {
 
 func TestLeaderMove(t *testing.T) {
 	l := newLab(t, 3)
-	var endpoints []string
-	for _, n := range l.members {
-		endpoints = append(endpoints, n.client)
-	}
+	endpoints, c := l.URLs(), l.Members[0].Dial()
 	leader := func() uint64 {
-		c := l.client(endpoints[0])
-		defer func() { _ = c.Close() }()
 		st, err := c.Status(t.Context(), endpoints[0])
 		must(t, err)
 		return st.Leader
@@ -314,10 +309,10 @@ func TestRefused(t *testing.T) {
 
 func TestWhatASupervisorStartsAgainIsNotStartedTwice(t *testing.T) {
 	l := newLab(t, 1)
-	n := l.members[0]
+	n := l.Members[0]
 	// As the home of a member has it.
-	must(t, os.WriteFile(filepath.Join(n.dir, "member.json"), nil, 0o600))
-	d := chaos.Disturbance{Kind: chaos.Kill, Endpoint: n.client, For: time.Second, Again: true}
+	must(t, os.WriteFile(filepath.Join(n.Home, "member.json"), nil, 0o600))
+	d := chaos.Disturbance{Kind: chaos.Kill, Endpoint: n.Client, For: time.Second, Again: true}
 	if _, err := chaos.Start(t.Context(), l.options(), d); err == nil || !strings.Contains(err.Error(), "Quorate's supervisor") {
 		t.Errorf("it was to be started again by two: %v", err)
 	}
@@ -344,10 +339,10 @@ func TestStartedAgainInItsCgroup(t *testing.T) {
 		}
 	})
 	l := newLab(t, 1)
-	n := l.members[0]
+	n := l.Members[0]
 	file := filepath.Join(group, "cgroup.procs")
-	must(t, os.WriteFile(file, []byte(strconv.Itoa(n.cmd.Process.Pid)), 0))
-	r := l.start(chaos.Disturbance{Kind: chaos.Kill, Endpoint: n.client, For: chaos.MinFor, Again: true})
+	must(t, os.WriteFile(file, []byte(strconv.Itoa(n.PID())), 0))
+	r := l.start(chaos.Disturbance{Kind: chaos.Kill, Endpoint: n.Client, For: chaos.MinFor, Again: true})
 	must(t, r.Wait(t.Context()))
 	after := l.successor(n)
 	raw, err := os.ReadFile(file)
@@ -358,7 +353,7 @@ func TestStartedAgainInItsCgroup(t *testing.T) {
 
 func TestATestIsNoHolder(t *testing.T) {
 	l := newLab(t, 1)
-	_, err := chaos.Start(t.Context(), chaos.Options{Dir: l.ledger}, chaos.Disturbance{Kind: chaos.Pause, Endpoint: l.members[0].client, For: time.Second})
+	_, err := chaos.Start(t.Context(), chaos.Options{Dir: l.ledger}, chaos.Disturbance{Kind: chaos.Pause, Endpoint: l.Members[0].Client, For: time.Second})
 	if err == nil || !strings.Contains(err.Error(), "Options.Command") {
 		t.Errorf("it would run itself: %v", err)
 	}

@@ -46,12 +46,12 @@ func holders(t *testing.T) []process.ID {
 func TestKilledAtAnyMoment(t *testing.T) {
 	const rounds, lasts = 10, 300 * time.Millisecond
 	l := newLab(t, 1)
-	n := l.members[0]
+	n := l.Members[0]
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
 	for round := range rounds {
-		d := chaos.Disturbance{Kind: []string{chaos.Pause, chaos.Kill, chaos.Restart}[round%3], Endpoint: n.client, For: lasts}
+		d := chaos.Disturbance{Kind: []string{chaos.Pause, chaos.Kill, chaos.Restart}[round%3], Endpoint: n.Client, For: lasts}
 		d.Again = d.Kind != chaos.Pause
 		ctx, cancel := context.WithCancel(t.Context())
 		started := make(chan *chaos.Running, 1)

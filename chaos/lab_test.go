@@ -15,14 +15,9 @@ import (
 	"testing"
 	"time"
 
-	clientv3 "go.etcd.io/etcd/client/v3"
-	"go.etcd.io/etcd/server/v3/etcdmain"
-	"go.uber.org/zap"
-
 	"github.com/quorate/quorate/chaos"
 	"github.com/quorate/quorate/internal/process"
-
-	"github.com/quorate/quorate/test/freeport"
+	"github.com/quorate/quorate/test/etcdlab"
 )
 
 // envStart makes this binary start the disturbance it is given, say so, and live on.
@@ -30,10 +25,8 @@ const envStart = "QUORATE_TEST_START_CHAOS"
 
 // TestMain makes the test binary act as etcd, as a holder and as a starter too.
 func TestMain(m *testing.M) {
+	etcdlab.ActAsEtcd()
 	switch {
-	case filepath.Base(os.Args[0]) == "etcd":
-		etcdmain.Main(os.Args)
-		os.Exit(0)
 	case len(os.Args) == 3 && os.Args[1] == "chaos" && os.Args[2] == "hold":
 		if err := chaos.Hold(context.Background(), os.Stdin, os.Stdout); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -72,75 +65,42 @@ func holdCommand() []string {
 	return []string{self, "chaos", "hold"}
 }
 
-const patience = 60 * time.Second
+const patience = etcdlab.Patience
 
 // lab is a cluster of real etcd processes, and a ledger.
 type lab struct {
-	t       *testing.T
-	ledger  string
-	members []*node
+	*etcdlab.Cluster
+	t      *testing.T
+	ledger string
 }
 
-type node struct {
-	name, client, peer, dir string
-	cmd                     *exec.Cmd
-	log                     string
-	// done is closed when the process that the test started was reaped.
-	done chan struct{}
-}
+type node = etcdlab.Member
 
 func newLab(t *testing.T, members int) *lab {
 	t.Helper()
-	self, err := os.Executable()
-	must(t, err)
-	binary := filepath.Join(t.TempDir(), "etcd")
-	must(t, os.Symlink(self, binary))
 	l := &lab{t: t, ledger: filepath.Join(t.TempDir(), "ledger")}
-	var initial []string
-	for i := range members {
-		n := &node{name: fmt.Sprintf("m%d", i+1), client: "http://" + freeport.Address(t), peer: "http://" + freeport.Address(t), dir: t.TempDir(), done: make(chan struct{})}
-		initial = append(initial, n.name+"="+n.peer)
-		l.members = append(l.members, n)
-	}
-	for _, n := range l.members {
-		n.cmd = exec.CommandContext(context.WithoutCancel(t.Context()), binary,
-			"--name="+n.name, "--data-dir="+filepath.Join(n.dir, "data"), "--listen-client-urls="+n.client, "--advertise-client-urls="+n.client,
-			"--listen-peer-urls="+n.peer, "--initial-advertise-peer-urls="+n.peer, "--initial-cluster="+strings.Join(initial, ","),
-			"--initial-cluster-token="+t.Name(), "--heartbeat-interval=50", "--election-timeout=500", "--log-level=warn")
-		n.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "MARK=of " + n.name}
-		n.cmd.Dir = n.dir
-		n.log = filepath.Join(n.dir, "log")
-		f, err := os.OpenFile(n.log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
-		must(t, err)
-		n.cmd.Stdout, n.cmd.Stderr = f, f
-		must(t, n.cmd.Start())
-		must(t, f.Close())
-		go func() {
-			_ = n.cmd.Wait()
-			close(n.done)
-		}()
-		t.Cleanup(func() { n.stop(t) })
+	l.Cluster = etcdlab.New(t, etcdlab.Options{Members: members, Edit: func(members []*node) {
+		for _, n := range members {
+			n.Env = []string{"MARK=of " + n.Name}
+		}
+	}})
+	for _, n := range l.Members {
+		t.Cleanup(func() { stop(t, n) })
 	}
 	t.Cleanup(l.checkLedger)
-	for _, n := range l.members {
-		l.until("ready at "+n.name, func(ctx context.Context) error { return l.put(ctx, n) })
-	}
+	l.Ready()
 	return l
 }
 
 // stop ends the member, whoever started it last.
-func (n *node) stop(t *testing.T) {
+func stop(t *testing.T, n *node) {
 	t.Helper()
-	_ = n.cmd.Process.Kill() // it may have ended
-	<-n.done
-	if p, err := chaos.ProcessAt(n.client, ""); err == nil {
+	n.Kill()
+	if p, err := chaos.ProcessAt(n.Client, ""); err == nil {
 		_ = p.Signal(syscall.SIGKILL)
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), patience)
 		defer cancel()
 		_ = p.Wait(ctx)
-	}
-	if raw, err := os.ReadFile(n.log); t.Failed() && err == nil {
-		t.Logf("%s:\n%s", n.name, raw[max(0, len(raw)-1500):])
 	}
 }
 
@@ -207,35 +167,17 @@ func (l *lab) record(id string) chaos.Record {
 func (l *lab) put(ctx context.Context, n *node) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	c := l.client(n.client)
-	defer func() { _ = c.Close() }()
-	_, err := c.Put(ctx, "key", n.name)
-	return err
-}
-
-func (l *lab) client(endpoint string) *clientv3.Client {
-	l.t.Helper()
-	c, err := clientv3.New(clientv3.Config{Endpoints: []string{endpoint}, Logger: zap.NewNop(), DialTimeout: 2 * time.Second})
+	c, err := n.TryDial()
 	must(l.t, err)
-	return c
+	defer func() { _ = c.Close() }()
+	_, err = c.Put(ctx, "key", n.Name)
+	return err
 }
 
 // until tries again until it works.
 func (l *lab) until(what string, try func(ctx context.Context) error) {
 	l.t.Helper()
-	deadline := time.Now().Add(patience)
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := try(l.t.Context())
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			l.t.Fatalf("not %s within %s: %v", what, patience, err)
-		}
-		<-tick.C
-	}
+	etcdlab.Until(l.t, what, try)
 }
 
 // states counts the threads of a process by their state.
@@ -274,8 +216,8 @@ func (l *lab) gone(who ...process.ID) {
 func (l *lab) successor(n *node) (p *chaos.Process) {
 	l.t.Helper()
 	l.until("started again", func(context.Context) (err error) {
-		p, err = chaos.ProcessAt(n.client, "")
-		if err == nil && p.PID == n.cmd.Process.Pid {
+		p, err = chaos.ProcessAt(n.Client, "")
+		if err == nil && p.PID == n.PID() {
 			return fmt.Errorf("process %d is there still", p.PID)
 		}
 		return err

@@ -72,12 +72,8 @@ func (r *Record) save(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("make the ledger of disturbances: %w", err)
 	}
-	info, err := os.Stat(dir)
-	if err != nil {
+	if err := trusted(dir); err != nil {
 		return err
-	}
-	if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Uid) != os.Geteuid() {
-		return fmt.Errorf("the ledger %s belongs to user %d: give another directory", dir, st.Uid)
 	}
 	raw, err := json.Marshal(r)
 	if err != nil {
@@ -92,8 +88,26 @@ func (r *Record) save(dir string) error {
 	return os.Rename(draft, recordFile(dir, r.ID))
 }
 
+// trusted refuses a ledger that somebody else may write: a record says which program is
+// started, and which process is ended.
+func trusted(dir string) error {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Uid) != os.Geteuid() {
+		return fmt.Errorf("the ledger %s belongs to user %d, who may have written anything there: give another directory", dir, st.Uid)
+	}
+	const writable = 0o022
+	if info.Mode().Perm()&writable != 0 {
+		return fmt.Errorf("the ledger %s may be written by others, and says which programs are started: `chmod go-w %s`, or give another directory", dir, dir)
+	}
+	return nil
+}
+
 // List returns the disturbances in the ledger of a directory ("": DefaultDir), oldest
-// first: those that are running, and those that were left, see Alive.
+// first: those that are running, and those that were left, see Alive. With an error come
+// the records that can be read.
 func List(dir string) ([]Record, error) {
 	if dir == "" {
 		dir = DefaultDir()
@@ -105,7 +119,11 @@ func List(dir string) ([]Record, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the ledger of disturbances: %w", err)
 	}
+	if err = trusted(dir); err != nil {
+		return nil, err
+	}
 	var records []Record
+	var unread error
 	for _, entry := range entries {
 		id, ok := strings.CutSuffix(entry.Name(), ledgerSuffix)
 		if !ok || strings.HasPrefix(id, ".") {
@@ -116,12 +134,13 @@ func List(dir string) ([]Record, error) {
 			continue // it has just ended
 		}
 		if err != nil {
-			return nil, err
+			unread = errors.Join(unread, err)
+			continue
 		}
 		records = append(records, *r)
 	}
 	slices.SortFunc(records, func(a, b Record) int { return a.Began.Compare(b.Began) })
-	return records, nil
+	return records, unread
 }
 
 func load(dir, id string) (*Record, error) {
@@ -132,7 +151,10 @@ func load(dir, id string) (*Record, error) {
 	}
 	r := &Record{}
 	if err = json.Unmarshal(raw, r); err != nil {
-		return nil, fmt.Errorf("%s is no record of a disturbance: %w", file, err)
+		return nil, fmt.Errorf("%s is no record of a disturbance: %w: remove it", file, err)
+	}
+	if r.ID != id {
+		return nil, fmt.Errorf("%s is the record of %q: remove it", file, r.ID)
 	}
 	return r, nil
 }
@@ -151,12 +173,13 @@ func Sweep(ctx context.Context, dir string) ([]Record, error) {
 	if dir == "" {
 		dir = DefaultDir()
 	}
-	records, err := List(dir)
-	if err != nil {
-		return nil, err
+	records, unread := List(dir)
+	if unread != nil && len(records) == 0 {
+		return nil, unread
 	}
 	var swept []Record
-	errs := errors.Join(sweepLocks(dir), sweepDrafts(dir))
+	errs := errors.Join(unread, sweepLocks(dir), sweepDrafts(dir), sweepTurns(dir))
+	var err error
 	for _, r := range records {
 		if r.Alive() {
 			if !r.Overdue() {
@@ -221,6 +244,12 @@ func End(ctx context.Context, dir, id string) error {
 	}
 	if id != filepath.Base(id) {
 		return fmt.Errorf("%q is no ID of a disturbance", id)
+	}
+	if err := trusted(dir); err != nil {
+		if errors.Is(err, os.ErrNotExist) {
+			return nil
+		}
+		return err
 	}
 	r, err := load(dir, id)
 	if errors.Is(err, os.ErrNotExist) {

@@ -1,14 +1,12 @@
 package chaos_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -18,11 +16,10 @@ import (
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
-	"google.golang.org/grpc"
 
 	"github.com/quorate/quorate/chaos"
+	"github.com/quorate/quorate/test/etcdlab"
 	"github.com/quorate/quorate/test/netlab"
 )
 
@@ -51,47 +48,17 @@ func newNetCluster(t *testing.T) *netCluster {
 			t.Error(closeErr)
 		}
 	})
-	self, err := os.Executable()
-	must(t, err)
-	binary := filepath.Join(t.TempDir(), "etcd")
-	must(t, os.Symlink(self, binary))
 	n := &netCluster{lab: lab, names: names, clients: map[string]*clientv3.Client{}, options: chaos.Options{Command: holdCommand(), Dir: filepath.Join(t.TempDir(), "ledger")}}
-	var initial []string
-	for _, name := range names {
-		initial = append(initial, fmt.Sprintf("%s=http://%s:2380", name, lab.Host(name).Addr))
-	}
-	for _, name := range names {
-		host := lab.Host(name)
-		client, peer := fmt.Sprintf("http://%s:2379", host.Addr), fmt.Sprintf("http://%s:2380", host.Addr)
-		cmd := exec.CommandContext(context.WithoutCancel(t.Context()), binary, "--name="+name, "--data-dir="+t.TempDir(),
-			"--listen-client-urls="+client, "--advertise-client-urls="+client, "--listen-peer-urls="+peer, "--initial-advertise-peer-urls="+peer,
-			"--initial-cluster="+strings.Join(initial, ","), "--heartbeat-interval=50", "--election-timeout=500", "--log-level=warn")
-		cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
-		var log bytes.Buffer
-		cmd.Stdout, cmd.Stderr, cmd.WaitDelay = &log, &log, time.Second
-		must(t, host.Start(cmd))
-		t.Cleanup(func() {
-			_ = cmd.Process.Kill()
-			_ = cmd.Wait()
-			if t.Failed() {
-				t.Logf("%s:\n%s", name, log.Bytes()[max(0, log.Len()-1500):])
-			}
-		})
-		n.clients[name], err = clientv3.New(clientv3.Config{
-			Endpoints: []string{client}, Logger: zap.NewNop(), DialOptions: []grpc.DialOption{grpc.WithContextDialer(host.Dial)},
-		})
-		must(t, err)
-		t.Cleanup(func() { _ = n.clients[name].Close() })
-	}
-	for _, name := range names {
-		n.until(t, "ready at "+name, func(ctx context.Context) error { return n.put(ctx, name) })
+	for i, m := range etcdlab.New(t, etcdlab.Options{Members: len(names), Hosts: lab.Hosts()}).Ready().Members {
+		n.clients[names[i]] = m.Dial()
 	}
 	return n
 }
 
 func (n *netCluster) until(t *testing.T, what string, try func(ctx context.Context) error) {
 	t.Helper()
-	(&lab{t: t}).until(what, try)
+	// A try asks several members, each with a timeout of its own.
+	etcdlab.Until(t, what, func(context.Context) error { return try(t.Context()) }) //nolint:contextcheck // see above
 }
 
 func (n *netCluster) put(ctx context.Context, name string) error {

@@ -49,8 +49,8 @@ func ProcessAt(endpoint, netns string) (*Process, error) {
 	var found []int
 	for i, s := range spaces {
 		found = append(found, s.listeners(addr, port)...)
-		if i == 0 && len(found) > 0 {
-			break // in the own namespace
+		if i == 0 && netns == "" && (len(found) > 0 || addr.IsLoopback()) {
+			break // in the own namespace; the loopback addresses of others are not meant
 		}
 	}
 	slices.Sort(found)
@@ -127,8 +127,12 @@ func spacesOf(path string) ([]space, error) {
 	return spaces, nil
 }
 
-// listeners finds who listens at an address, or at all addresses, in a namespace.
+// listeners finds who listens at an address, or at all addresses, in a namespace that has
+// this address: who listens at all addresses is not who is meant by another machine's.
 func (s space) listeners(addr netip.Addr, port uint16) []int {
+	if !s.has(addr) {
+		return nil
+	}
 	sockets := map[string]bool{}
 	for _, pid := range s.pids {
 		dir := fmt.Sprintf("/proc/%d/net/", pid)
@@ -158,6 +162,50 @@ func (s space) listeners(addr netip.Addr, port uint16) []int {
 		}
 	}
 	return found
+}
+
+// has says whether an address is the namespace's own.
+func (s space) has(addr netip.Addr) bool {
+	addr = addr.WithZone("")
+	for _, pid := range s.pids {
+		dir := fmt.Sprintf("/proc/%d/net/", pid)
+		routes, err := read(dir + "fib_trie")
+		if err != nil {
+			continue // it ended: ask the next one
+		}
+		six, _ := read(dir + "if_inet6") // IPv6 may be off
+		return slices.ContainsFunc(ownAddresses(routes, six), func(p netip.Prefix) bool { return p.Contains(addr) })
+	}
+	return false
+}
+
+// ownAddresses reads the addresses of a network namespace from /proc/net/fib_trie and
+// /proc/net/if_inet6.
+func ownAddresses(routes, six []byte) []netip.Prefix {
+	var own []netip.Prefix
+	var last netip.Addr
+	for line := range bytes.Lines(routes) {
+		f := strings.Fields(string(line))
+		switch {
+		case len(f) == 2 && f[0] == "|--":
+			last, _ = netip.ParseAddr(f[1]) // invalid: no prefix is made of it
+		case len(f) == 3 && f[1] == "host" && f[2] == "LOCAL":
+			if p, err := netip.ParsePrefix(last.String() + f[0]); err == nil {
+				own = append(own, p)
+			}
+		}
+	}
+	for line := range bytes.Lines(six) {
+		f := strings.Fields(string(line))
+		if len(f) == 0 {
+			continue
+		}
+		raw, err := hex.DecodeString(f[0])
+		if addr, ok := netip.AddrFromSlice(raw); err == nil && ok {
+			own = append(own, netip.PrefixFrom(addr, addr.BitLen()))
+		}
+	}
+	return own
 }
 
 // listening adds the sockets of /proc/net/tcp that listen there, as /proc/PID/fd names

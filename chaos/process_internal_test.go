@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 )
 
@@ -63,5 +64,35 @@ func TestKeeper(t *testing.T) {
 	}
 	if got := keeperOf(home); got != "Quorate's supervisor" {
 		t.Errorf("a member of Quorate's: %q", got)
+	}
+}
+
+func TestOwnAddressesAreReadFromTheKernelsTables(t *testing.T) {
+	routes := []byte(`Main:
+  +-- 0.0.0.0/0 3 0 5
+     |-- 0.0.0.0
+        /0 universe UNICAST
+     +-- 127.0.0.0/8 2 0 2
+           |-- 127.0.0.0
+              /8 host LOCAL
+           |-- 127.0.0.1
+              /32 host LOCAL
+        |-- 127.255.255.255
+           /32 link BROADCAST
+           |-- 192.0.2.0
+              /24 link UNICAST
+           |-- 192.0.2.2
+              /32 host LOCAL
+garbage
+`)
+	six := []byte("00000000000000000000000000000001 01 80 10 80       lo\nfe8000000000000000ff000000000001 02 40 20 80     eth0\ngarbage\n\n")
+	own := ownAddresses(routes, six)
+	for addr, want := range map[string]bool{
+		"127.0.0.1": true, "127.9.9.9": true, "192.0.2.2": true, "192.0.2.3": false, "192.0.2.0": false, "8.8.8.8": false,
+		"::1": true, "fe80::ff:0:0:1": true, "fe80::1": false,
+	} {
+		if got := slices.ContainsFunc(own, func(p netip.Prefix) bool { return p.Contains(netip.MustParseAddr(addr)) }); got != want {
+			t.Errorf("%s: %v: want %v", addr, got, want)
+		}
 	}
 }

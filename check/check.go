@@ -35,6 +35,11 @@ var (
 	ErrNobody = errors.New("nobody answers")
 	// ErrNotEmpty says that there are keys below the prefix already.
 	ErrNotEmpty = errors.New("the prefix is not empty")
+	// ErrRecord says that the file of the history is not complete, though the run was
+	// judged.
+	ErrRecord = errors.New("the record is not complete")
+	// ErrAbandoned says that a run was given up before it was judged.
+	ErrAbandoned = errors.New("given up")
 )
 
 // Defaults of a run.
@@ -48,6 +53,7 @@ const (
 	DefaultPatience  = 30 * time.Second
 	DefaultEvery     = 5 * time.Second
 	defaultPrefix    = "/quorate-check/"
+	lastKey          = "z/end"
 	smallDB          = 64 << 20
 	maxClients       = 1000
 	maxKeys          = 10000
@@ -98,7 +104,9 @@ type Options struct {
 	// Rate of operations in a second, of all clients together; negative for as fast as
 	// it goes.
 	Rate float64
-	// Duration of the traffic, unless Operations end it before.
+	// Duration of the traffic, unless Operations end it before. All that is seen is kept
+	// until it is judged, so that without Operations there is a limit to these: see
+	// Plan.Limit.
 	Duration   time.Duration
 	Operations int
 	// Mix is the weight of each kind of operation, by its name.
@@ -134,6 +142,9 @@ type Options struct {
 	Name string
 	// Progress is told every two seconds; nil for nobody.
 	Progress func(Progress)
+	// Abandon gives everything up when it is closed, once ctx is done: what was written
+	// stays, and nothing is judged. Nil for never.
+	Abandon <-chan struct{}
 	// Logger hears what went wrong on the way; nil for nobody.
 	Logger *slog.Logger
 }
@@ -284,4 +295,21 @@ func orTime(v, usual time.Duration) time.Duration {
 		return usual
 	}
 	return v
+}
+
+// Decided says whether a history is one of a cluster that took a write at its end. Of
+// histories that were recorded by others it is not known, and taken to be so.
+func Decided(h *history.History) bool {
+	asked := false
+	for i := range h.Operations {
+		op := &h.Operations[i]
+		if op.Kind != history.Put || len(op.Then) != 1 || op.Then[0].Key != h.Meta.Prefix+lastKey {
+			continue
+		}
+		if op.Outcome == history.OK {
+			return true
+		}
+		asked = true
+	}
+	return !asked
 }

@@ -4,7 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/quorate/quorate/history"
 	"github.com/quorate/quorate/history/record"
@@ -17,18 +20,40 @@ type file struct {
 	failed error
 }
 
+// openFile is how a history is created; tests have their own.
+var openFile = os.OpenFile
+
+// creatable says before anything is done why a history can't be created.
+func creatable(path string) error {
+	if path == "" {
+		return nil
+	}
+	err := unix.Access(filepath.Dir(path)+"/.", unix.W_OK|unix.X_OK)
+	if _, there := os.Lstat(path); there == nil {
+		err = unix.EEXIST
+	}
+	if err == nil {
+		return nil
+	}
+	return uncreated(&os.PathError{Op: "open", Path: path, Err: err})
+}
+
+func uncreated(err error) error {
+	return fmt.Errorf("create the history: %w: name a file in a directory that is there, which is not there yet itself", err)
+}
+
 func createFile(p *Plan, began time.Time) (*file, error) {
 	out := &file{}
 	if p.History == "" {
 		return out, nil
 	}
-	f, err := os.OpenFile(p.History, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	f, err := openFile(p.History, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("create the history: %w: name a file in a directory that is there, which is not there yet itself", err)
+		return nil, uncreated(err)
 	}
 	w, err := history.NewWriter(f, p.meta(began))
 	if err != nil {
-		return nil, errors.Join(err, f.Close())
+		return nil, errors.Join(err, f.Close(), os.Remove(p.History))
 	}
 	out.f, out.w = f, w
 	return out, nil
@@ -59,6 +84,14 @@ func (f *file) close() error {
 		return nil
 	}
 	return errors.Join(f.failed, f.w.Close(), f.f.Close())
+}
+
+// discard removes a file in which nothing is.
+func (f *file) discard() error {
+	if f.w == nil {
+		return nil
+	}
+	return os.Remove(f.f.Name())
 }
 
 // meta is the head of the history.

@@ -68,7 +68,7 @@ func (r *run) finish(ctx context.Context, c *crew, interrupted bool) final {
 // in time.
 func (r *run) lastWrite(ctx context.Context, s *session) int64 {
 	for {
-		op := s.do(ctx, one(history.Request{Kind: history.Put, Key: r.opts.Prefix + "z/end", Value: s.value()}))
+		op := s.do(ctx, one(history.Request{Kind: history.Put, Key: r.opts.Prefix + lastKey, Value: s.value()}))
 		if op.Outcome == history.OK {
 			return op.Revision
 		}
@@ -143,10 +143,10 @@ func (*run) hash(ctx context.Context, c *clientv3.Client, endpoint string, revis
 	}
 }
 
-// cleanUp removes what was written, and nothing else.
-func (r *run) cleanUp(ctx context.Context, c *crew) {
+// cleanUp removes what was written, and nothing else, and says whether it is gone.
+func (r *run) cleanUp(ctx context.Context, c *crew) bool {
 	if r.opts.Keep {
-		return
+		return false
 	}
 	r.enter("cleaning up")
 	ctx, cancel := context.WithTimeout(ctx, cleanTime)
@@ -154,11 +154,12 @@ func (r *run) cleanUp(ctx context.Context, c *crew) {
 	var err error
 	for _, client := range c.last.clients {
 		if err = r.cleanUpAt(ctx, client.Etcd()); err == nil {
-			return
+			return true
 		}
 		r.log.DebugContext(ctx, "not cleaned up", slog.String("endpoint", client.Endpoint()), attrError(err))
 	}
-	r.note(fmt.Sprintf("what was written is still there (%v): remove it with `etcdctl del --prefix %s`", err, r.opts.Prefix))
+	r.note(fmt.Sprintf("what was written is still there (%v): %s", err, r.remedy()))
+	return false
 }
 
 func (r *run) cleanUpAt(ctx context.Context, c *clientv3.Client) error {

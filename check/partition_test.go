@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/quorate/quorate/check"
+	"github.com/quorate/quorate/test/etcdlab"
 	"github.com/quorate/quorate/test/netlab"
 )
 
@@ -58,15 +59,12 @@ func TestHoldsUnderPartitions(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	l := &lab{t: t, dial: net.Host("client").Dial}
-	nodes := make([]*node, 0, len(names))
-	for _, name := range names {
-		h := net.Host(name)
-		nodes = append(nodes, &node{run: h.Start, client: "http://" + h.Addr.String() + ":2379", peer: "http://" + h.Addr.String() + ":2380"})
-	}
-	l.up(nodes)
+	dial := net.Host("client").Dial
+	l := etcdlab.New(t, etcdlab.Options{Members: len(names), Hosts: net.Hosts()})
+	l.Connect = dial
+	l.Ready()
 	r := run(t, check.Options{
-		Endpoints: l.urls(), Dial: l.dial, Duration: 20 * time.Second, Every: time.Second, Timeout: time.Second,
+		Endpoints: l.URLs(), Dial: dial, Duration: 20 * time.Second, Every: time.Second, Timeout: time.Second,
 		Disturbers: []check.Disturber{&partitioner{net: net, names: names, lasts: 2 * time.Second}},
 	})
 	if r.Verdict != check.Holds || r.Stats.Unknown == 0 || len(r.Disturbances) < 4 {

@@ -35,19 +35,27 @@ type Member struct {
 
 // Plan is what a run would do.
 type Plan struct {
+	// Cluster is its ID.
+	Cluster       string `json:"cluster"`
 	Prefix        string `json:"prefix"`
 	StartRevision int64  `json:"startRevision"`
 	// Members that answer, through which traffic goes; learners get none.
-	Members      []Member `json:"members"`
-	Clients      int      `json:"clients"`
-	Rate         float64  `json:"ratePerSecond"` // negative: as fast as it goes
-	Seconds      float64  `json:"seconds"`
-	Operations   int      `json:"operations,omitempty"`
-	Mix          Mix      `json:"mix"`
-	Keys         int      `json:"keys"`
-	ValueSize    int      `json:"valueSize"`
-	Seed         uint64   `json:"seed"`
-	AllowCompact bool     `json:"allowCompact,omitempty"`
+	Members []Member `json:"members"`
+	// Missing are members of the list that are not reached from here.
+	Missing    []Member `json:"missing,omitempty"`
+	Clients    int      `json:"clients"`
+	Rate       float64  `json:"ratePerSecond"` // negative: as fast as it goes
+	Seconds    float64  `json:"seconds"`
+	Operations int      `json:"operations,omitempty"`
+	// Limit is after how many operations the traffic ends in any case, and Memory, about
+	// what it takes to keep those that are expected, in bytes.
+	Limit        int    `json:"limit"`
+	Memory       int64  `json:"memory"`
+	Mix          Mix    `json:"mix"`
+	Keys         int    `json:"keys"`
+	ValueSize    int    `json:"valueSize"`
+	Seed         uint64 `json:"seed"`
+	AllowCompact bool   `json:"allowCompact,omitempty"`
 	// Hash says whether members are asked for the hash of their data.
 	Hash         string   `json:"hash"`
 	Disturbances []string `json:"disturbances,omitempty"`
@@ -79,6 +87,10 @@ func Prepare(ctx context.Context, o Options) (*Plan, error) {
 	if err := p.harmless(&o); err != nil {
 		return nil, err
 	}
+	if err := creatable(o.File); err != nil {
+		return nil, err
+	}
+	p.bound(&o)
 	p.Hash = p.hashPolicy(o.Hash)
 	p.opts = o
 	return p, p.begin(ctx)
@@ -105,9 +117,15 @@ func (p *Plan) find(ctx context.Context, o *Options) error {
 	for _, m := range f.listed {
 		id := etcd.ID(m.GetID())
 		if !f.seen[id] && !slices.ContainsFunc(m.GetClientURLs(), func(u string) bool { return f.ask(ctx, u) == nil && f.seen[id] }) {
-			p.Notes = append(p.Notes, fmt.Sprintf("member %s of the list is not reached from here: nothing is asked of it", cmp.Or(m.GetName(), id.String())))
+			away := Member{ID: id.String(), Name: cmp.Or(m.GetName(), id.String()), Learner: m.GetIsLearner(), PeerURLs: m.GetPeerURLs()}
+			p.Missing = append(p.Missing, away)
+			p.Notes = append(p.Notes, fmt.Sprintf("member %s of the list is not reached from here: nothing is asked of it", away.Name))
 		}
 	}
+	if len(f.strangers) > 0 {
+		return fmt.Errorf("%w: the endpoints are of different clusters: %s is of %s, and %s: name those of one", ErrOptions, f.members[0].Endpoint, f.cluster, strings.Join(f.strangers, ", "))
+	}
+	p.Cluster = f.cluster.String()
 	for i := range f.members {
 		m := &f.members[i]
 		m.Leader = m.ID == f.leader.String()
@@ -127,6 +145,9 @@ type finder struct {
 	seen    map[etcd.ID]bool
 	listed  []*pb.Member
 	leader  etcd.ID
+	cluster etcd.ID
+	// strangers are endpoints of other clusters than the first.
+	strangers []string
 }
 
 // ask asks one endpoint for its status, and for the list of members until there is
@@ -144,6 +165,11 @@ func (f *finder) ask(ctx context.Context, endpoint string) error {
 	st, err := pb.NewMaintenanceClient(conn).Status(ctx, &pb.StatusRequest{})
 	if err != nil {
 		return fault(target, err)
+	}
+	its := etcd.ID(st.GetHeader().GetClusterId())
+	if f.cluster = cmp.Or(f.cluster, its); its != f.cluster {
+		f.strangers = append(f.strangers, fmt.Sprintf("%s of %s", endpoint, its))
+		return nil
 	}
 	f.leader = cmp.Or(etcd.ID(st.GetLeader()), f.leader)
 	if id := etcd.ID(st.GetHeader().GetMemberId()); !f.seen[id] {
@@ -183,6 +209,43 @@ func (p *Plan) harmless(o *Options) error {
 		}
 	}
 	return nil
+}
+
+// What is kept in memory until it is judged.
+const (
+	// mostKept in bytes, unless a number of operations was asked for.
+	mostKept = 4 << 30
+	// garbage is by how much more the process takes than what it keeps.
+	garbage = 2
+	// perCall, and per event of a watch, besides the values.
+	perCall, perEvent = 800, 200
+	// watchesEach is how many watches of a member see a change, more or less.
+	watchesEach = 2
+	fewestKept  = 100
+)
+
+// mostOperations that are made unless more were asked for; tests make it fewer.
+var mostOperations = 10_000_000
+
+// bound limits the operations to what can be kept, or says what those that were asked
+// for take.
+func (p *Plan) bound(o *Options) {
+	each := garbage * int64(perCall+o.ValueSize+o.Keys*o.ValueSize/16+len(p.Voters())*watchesEach*(perEvent+o.ValueSize))
+	if p.Limit = o.Operations; p.Limit == 0 {
+		p.Limit = min(mostOperations, max(fewestKept, int(mostKept/each)))
+	}
+	expected := p.Limit
+	if o.Rate > 0 {
+		expected = int(min(float64(p.Limit), o.Rate*o.Duration.Seconds()))
+	}
+	p.Memory = int64(expected) * each
+	switch {
+	case o.Operations > 0 && p.Memory > mostKept:
+		p.Notes = append(p.Notes, fmt.Sprintf("to keep and judge %d operations takes about %d GiB of memory", expected, p.Memory>>30))
+	case o.Operations == 0 && o.Rate > 0 && o.Rate*o.Duration.Seconds() > float64(p.Limit):
+		p.Notes = append(p.Notes, fmt.Sprintf("the traffic will end after %d operations, before its time: to keep more takes more than %d GiB of memory; ask for them by their number, or take a lower rate",
+			p.Limit, mostKept>>30))
+	}
 }
 
 // hashPolicy says what comes of the policy with these members.

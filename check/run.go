@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,11 +37,14 @@ type run struct {
 	// shared are the connections by target, where there is a user.
 	shared map[int]*record.Client
 
+	// calls ends when the run is given up: what is under way is not waited for then.
+	calls context.Context //nolint:containedctx // it is no call's own, it is the end of all calls
+
 	// telling is held while progress is told.
 	telling sync.Mutex
 
 	// revision is the highest that anyone heard of; left, how many operations may
-	// still be begun, where there is a limit.
+	// still be begun.
 	revision atomic.Int64
 	left     atomic.Int64
 	// deleted is the revision of a late deletion, compacted that of the last compaction:
@@ -58,7 +62,7 @@ type run struct {
 
 // Run makes traffic, records it and judges it. ErrOptions, ErrNobody and ErrNotEmpty
 // are errors from before anything was done. When ctx ends, traffic ends early, and
-// what was seen until then is judged.
+// what was seen until then is judged. With ErrRecord there is a Result too.
 func Run(ctx context.Context, o Options) (*Result, error) {
 	plan, err := Prepare(ctx, o)
 	if err != nil {
@@ -83,10 +87,57 @@ func (p *Plan) Run(ctx context.Context) (*Result, error) {
 	}
 	r.rec = record.New(record.Options{Log: f.log(), Began: began})
 	r.revision.Store(p.StartRevision)
-	r.left.Store(int64(p.opts.Operations))
+	r.left.Store(int64(p.Limit))
 	r.notes = slices.Clone(p.Notes)
 	result, err := r.all(ctx)
-	return result, errors.Join(err, f.close())
+	bad := errors.Join(r.rec.Err(), f.close())
+	switch {
+	case err != nil && r.rec.Operations() == 0:
+		return nil, errors.Join(err, f.discard())
+	case err != nil:
+		return nil, errors.Join(err, bad)
+	case bad != nil:
+		return result, fmt.Errorf("%w: %s: %w", ErrRecord, p.History, bad)
+	}
+	return result, nil
+}
+
+// life is a context that outlives ctx, until the run is given up.
+func (r *run) life(ctx context.Context) (context.Context, context.CancelFunc) {
+	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	go func() {
+		select {
+		case <-life.Done():
+			return
+		case <-ctx.Done():
+		}
+		select {
+		case <-life.Done():
+		case <-r.opts.Abandon:
+			cancel()
+		}
+	}()
+	return life, cancel
+}
+
+// abandoned says what is left of a run that was given up; nil if it was not.
+func (r *run) abandoned(life context.Context, cleaned bool) error {
+	if life.Err() == nil {
+		return nil
+	}
+	var left []string
+	if r.opts.File != "" {
+		left = append(left, fmt.Sprintf("what was seen is in %s: `quorate check history` judges it", r.opts.File))
+	}
+	if !cleaned && !r.opts.Keep {
+		left = append(left, "what was written is still there: "+r.remedy())
+	}
+	return errors.Join(ErrAbandoned, errors.New(strings.Join(left, "\n")))
+}
+
+// remedy says how to remove what was written.
+func (r *run) remedy() string {
+	return fmt.Sprintf("remove it with `quorate check clean --prefix %s`, and the flags that name the cluster", r.opts.Prefix)
 }
 
 // all has the phases of a run.
@@ -98,8 +149,11 @@ func (r *run) all(ctx context.Context) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	life, stop := r.life(ctx)
+	defer stop()
+	r.calls = life
 	// Watches outlive the traffic: they are to see all of it.
-	watchCtx, stopWatches := context.WithCancel(context.WithoutCancel(ctx))
+	watchCtx, stopWatches := context.WithCancel(life)
 	defer stopWatches()
 	watching := crew.watch(watchCtx)
 	told := r.tell(watchCtx)
@@ -113,14 +167,25 @@ func (r *run) all(ctx context.Context) (*Result, error) {
 		r.note(fmt.Sprintf("the traffic was ended early, after %s", time.Since(r.rec.Began()).Round(time.Millisecond)))
 	}
 
+	if r.opts.Operations == 0 && r.left.Load() <= 0 {
+		r.note(fmt.Sprintf("the traffic was ended after %d operations, since more are not kept in memory: ask for more by their number", r.plan.Limit))
+	}
+
 	r.enter("catching up")
-	final := r.finish(context.WithoutCancel(ctx), crew, interrupted)
+	final := r.finish(life, crew, interrupted)
 	stopWatches()
 	watching.Wait()
 	told.Wait()
-	r.cleanUp(context.WithoutCancel(ctx), crew)
+	cleaned := r.cleanUp(life, crew)
+	if err = r.abandoned(life, cleaned); err != nil {
+		return nil, err
+	}
 	r.enter("judging")
-	return r.judge(context.WithoutCancel(ctx), final)
+	result, err := r.judge(life, final)
+	if left := r.abandoned(life, cleaned); err != nil && left != nil {
+		return nil, left
+	}
+	return result, err
 }
 
 // crew are all clients of a run.
@@ -292,9 +357,9 @@ func (r *run) compact(ctx context.Context, s *session) {
 }
 
 // spend takes one operation from those that are left.
-func (r *run) spend() bool { return r.opts.Operations == 0 || r.left.Add(-1) >= 0 }
+func (r *run) spend() bool { return r.left.Add(-1) >= 0 }
 
-func (r *run) spent() bool { return r.opts.Operations > 0 && r.left.Load() <= 0 }
+func (r *run) spent() bool { return r.left.Load() <= 0 }
 
 // heard notes a revision that the cluster has reached.
 func (r *run) heard(revision int64) {

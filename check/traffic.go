@@ -98,6 +98,7 @@ func (s *session) within(ctx context.Context, timeout time.Duration, op history.
 	}
 	call, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
 	defer cancel()
+	defer context.AfterFunc(s.run.calls, cancel)() //nolint:contextcheck // it ends with either
 	op = c.Do(call, op)
 	s.run.meter.count(&op)
 	s.learn(&op)

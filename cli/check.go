@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -40,6 +41,7 @@ type checkOptions struct {
 	disturb    []string
 	length     time.Duration
 	startAgain bool
+	outage     bool
 	dryRun     bool
 	yes        bool
 	output     string
@@ -54,13 +56,15 @@ acknowledged write is lost, reads are not stale, transactions happen whole or no
 all, watches tell every change once and in order, leases live as long as they were
 promised to, members have the same data.
 
-"quorate check run" does it all; "quorate check history" judges a record again.`,
+"quorate check run" does it all; "quorate check history" judges a record again, and
+"quorate check clean" deletes what a run has left that was killed.`,
 		Example: `  quorate check run -c playground --duration 5s
-  quorate check history playground.history.zst`,
+  quorate check history playground.history.zst
+  quorate check clean -c playground --dry-run`,
 		Args: argsBetween(0, 0, ""),
 		RunE: runGroup,
 	}
-	cmd.AddCommand(checkRunCommand(e), checkHistoryCommand(e))
+	cmd.AddCommand(checkRunCommand(e), checkHistoryCommand(e), checkCleanCommand(e))
 	return cmd
 }
 
@@ -79,14 +83,19 @@ what the clients saw. Besides the traffic there are leases that are renewed, rev
 or left to expire, and watches of all sorts at every member. At the end all members
 must show the same.
 
-It writes below its prefix only, which must be empty, and deletes it at the end.
-A raft log and a disk feel it: take a small --rate where others work. With
---allow-compact it compacts the cluster now and then, which takes the past from
-everyone on it.
+It writes below its prefix only, which must be empty, and deletes it at the end;
+"quorate check clean" deletes what a killed run has left. A raft log and a disk feel
+it: take a small --rate where others work. Members on other machines are loaded only
+with --yes or after a question. With --allow-compact it compacts the cluster now and
+then, which takes the past from everyone on it.
 
 With --disturb it does harm to members on this machine, one after another, and only
-while all members answer. A killed member is started again by its supervisor; where
-it has none, by --start-again.
+while all members answer. What would be an outage, since too few members are left,
+is refused without --allow-outage. A killed member is started again by its
+supervisor; where it has none, by --start-again.
+
+All that was seen is kept in memory until it is judged. Without --operations the
+traffic ends when that would be more than 4 GiB; --dry-run says when.
 
 Kinds of operations for --mix, each with a weight:
 
@@ -97,7 +106,7 @@ All but past are done unless --mix says otherwise; past is refused on etcd befor
 
 The exit code is 0 when no promise was broken, 12 when one was, 5 when nobody
 answers or the cluster took no write at the end. Ctrl-C ends the traffic; what was
-seen until then is judged.`,
+seen until then is judged. A second Ctrl-C gives up: the keys stay.`,
 		Example: `  quorate check run --endpoints http://127.0.0.1:2379
   quorate check run -c playground --duration 5s
   quorate check run -c playground --disturb kill,pause,leader-move --for 2s --every 3s --duration 20s --yes
@@ -120,8 +129,9 @@ seen until then is judged.`,
 	f.DurationVar(&o.opts.Every, "every", check.DefaultEvery, "rest before each disturbance")
 	f.DurationVar(&o.length, "for", defaultDisturbance, "how long a disturbance lasts, up to "+chaos.MaxFor.String())
 	f.BoolVar(&o.startAgain, "start-again", false, "start a killed member again from here, since nothing else does")
+	f.BoolVar(&o.outage, "allow-outage", false, "disturb also where the members that are left are no quorum, or one is away already")
 	f.BoolVar(&o.dryRun, "dry-run", false, "only say what would be done")
-	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask before members are disturbed, or history is compacted")
+	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask before members on other machines are loaded, members are disturbed, or history is compacted")
 	outputFlag(cmd, &o.output, checkForms...)
 	complete(cmd, "hash", string(check.HashAuto), string(check.HashAlways), string(check.HashNever))
 	complete(cmd, "disturb", chaos.Names()...)
@@ -164,7 +174,14 @@ func readCheck(cmd *cobra.Command, o *checkOptions) error {
 	if err := checkOutput(cmd, o.output, checkForms...); err != nil {
 		return err
 	}
-	t := o.target
+	if err := readCheckTarget(cmd, o.target); err != nil {
+		return err
+	}
+	return readTraffic(cmd, o)
+}
+
+// readCheckTarget checks the flags that name a cluster.
+func readCheckTarget(cmd *cobra.Command, t doctorOptions) error {
 	switch {
 	case len(t.endpoints) == 0 && t.cluster == "":
 		return usagef(cmd, "--endpoints is missing: name a client URL, such as --endpoints https://10.0.0.1:2379, or a cluster of the server with -c")
@@ -173,6 +190,10 @@ func readCheck(cmd *cobra.Command, o *checkOptions) error {
 	case (t.cert == "") != (t.key == ""):
 		return usagef(cmd, "--cert and --key belong together: give both or none")
 	}
+	return nil
+}
+
+func readTraffic(cmd *cobra.Command, o *checkOptions) error {
 	f := cmd.Flags()
 	for _, name := range []string{"clients", "keys", "value-size", "operations"} {
 		if n, err := f.GetInt(name); err == nil && f.Changed(name) && n < 1 {
@@ -199,7 +220,8 @@ func readCheck(cmd *cobra.Command, o *checkOptions) error {
 		o.opts.Mix = mix
 	}
 	if o.opts.File == "" {
-		o.opts.File = "quorate-check-" + time.Now().Format("20060102-150405") + ".history.zst"
+		// With milliseconds, so that two who start together get a file each.
+		o.opts.File = "quorate-check-" + strings.Replace(time.Now().Format("20060102-150405.000"), ".", "", 1) + ".history.zst"
 	}
 	return readDisturb(cmd, o)
 }
@@ -220,6 +242,8 @@ func (e *env) checkRun(cmd *cobra.Command, o checkOptions) error {
 		return err
 	}
 	o.opts.Progress = func(now check.Progress) { p.step(progressText(now)) }
+	abandon := make(chan struct{})
+	o.opts.Abandon = abandon
 	disturbers := o.disturbers() // of this very o, whose options are complete now
 	for _, d := range disturbers {
 		o.opts.Disturbers = append(o.opts.Disturbers, d)
@@ -228,33 +252,62 @@ func (e *env) checkRun(cmd *cobra.Command, o checkOptions) error {
 	if err != nil {
 		return checkFailed(cmd, err)
 	}
-	for _, d := range disturbers {
-		d.all = plan.Voters()
-		d.members = d.all
-		if err = d.possible(); err != nil {
-			return err
-		}
+	if err = disturbable(ctx, plan, disturbers); err != nil {
+		return err
 	}
 	if o.dryRun {
 		return e.printCheckPlan(o.output, plan)
 	}
-	if (len(disturbers) > 0 || o.opts.AllowCompact) && !o.yes {
-		if err = e.confirm(cmd, e.harm(plan), "disturb"); err != nil {
+	if err = writable(o.html); err != nil {
+		return err
+	}
+	if err = e.agreed(cmd, &o, plan); err != nil {
+		return err
+	}
+	over := make(chan struct{})
+	go relay(abandon, twice(ctx, over, p), over)
+	result, err := plan.Run(ctx)
+	close(over)
+	p.done()
+	if result == nil {
+		return checkFailed(cmd, err)
+	}
+	if bad := e.printChecked(o.output, result, func() { e.printResult(result) }); bad != nil {
+		return bad
+	}
+	if bad := e.writePage(o.html, result.History, result.Report); bad != nil {
+		return bad
+	}
+	return cmp.Or(checkVerdict(result.Verdict), err)
+}
+
+// relay closes a channel when another is closed, unless it is over before.
+func relay(to chan<- struct{}, from, over <-chan struct{}) {
+	select {
+	case <-from:
+		close(to)
+	case <-over:
+	}
+}
+
+// disturbable says before anything is done why the cluster is not to be disturbed.
+func disturbable(ctx context.Context, plan *check.Plan, disturbers []*disturber) error {
+	for _, d := range disturbers {
+		d.of(plan)
+		if err := d.calm(); err != nil {
+			return err
+		}
+		if err := d.possible(); err != nil {
 			return err
 		}
 	}
-	result, err := plan.Run(ctx)
-	p.done()
-	if err != nil {
-		return checkFailed(cmd, err)
+	if len(disturbers) == 0 {
+		return nil
 	}
-	if err = e.printChecked(o.output, result, func() { e.printResult(result) }); err != nil {
-		return err
+	if err := disturbers[0].ready(ctx, settling); err != nil {
+		return fmt.Errorf("--disturb: %w", err)
 	}
-	if err = e.writePage(o.html, result.History, result.Report); err != nil {
-		return err
-	}
-	return checkVerdict(result.Verdict)
+	return nil
 }
 
 // checkTarget says how the cluster is reached.
@@ -361,7 +414,8 @@ func checkHistoryCommand(e *env) *cobra.Command {
 the same format: lines of JSON, compressed with zstd. A file whose end is missing is
 judged up to there.
 
-The exit code is 0 when no promise was broken, and 12 when one was.`,
+The exit code is 0 when no promise was broken, 12 when one was, and 5 when none was
+and the cluster took no write, or none at the end.`,
 		Example: `  quorate check history playground.history.zst
   quorate check history playground.history.zst --html playground.html
   quorate check history playground.history.zst -o json`,
@@ -400,8 +454,11 @@ func (e *env) checkHistory(ctx context.Context, path, output, html string) error
 	}
 	done()
 	judged := judgement{File: path, Meta: h.Meta, Report: report, Verdict: check.Holds}
-	if !report.OK {
+	switch {
+	case !report.OK:
 		judged.Verdict = check.Violated
+	case report.Stats.Changes == 0 || !check.Decided(h):
+		judged.Verdict = check.Undecided
 	}
 	if err = e.printChecked(output, judged, func() { e.printJudgement(judged) }); err != nil {
 		return err

@@ -4,8 +4,13 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -83,6 +88,17 @@ func TestCheckHistory(t *testing.T) {
 		if code, stdout, _ = run(t, "check", "history", file, "-o", form); code != exitViolated || !strings.Contains(stdout, want) {
 			t.Errorf("as %s it ends with %d:\n%s", form, code, stdout)
 		}
+	}
+	idle := &history.History{Meta: history.Meta{Format: history.Format, Prefix: "/p/", StartRevision: 1, StartedAt: "2026-11-21T12:00:00Z"}}
+	raw.Reset()
+	if err = history.Write(&raw, idle); err != nil {
+		t.Fatal(err)
+	}
+	if err = os.WriteFile(file, raw.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code, stdout, _ = run(t, "check", "history", file); code != exitUnreachable || !strings.HasPrefix(stdout, "undecided: ") {
+		t.Errorf("a history of nothing ends with %d:\n%s", code, stdout)
 	}
 	if err = os.WriteFile(file, []byte("no history"), 0o600); err != nil {
 		t.Fatal(err)
@@ -189,9 +205,91 @@ func TestAim(t *testing.T) {
 	if err = d.possible(); err == nil || !strings.Contains(err.Error(), "m1 has no address of this machine") {
 		t.Errorf("a partition of other machines: %v", err)
 	}
+	d.away = []check.Member{{ID: "l", Name: "learner", Learner: true, PeerURLs: []string{"http://10.0.0.9:2380"}}}
+	if spec, _, err = d.aim(2); err != nil || len(spec.Cuts) != 3 {
+		t.Errorf("a partition spares the learner: %+v, %v", spec, err)
+	}
+	d.away = nil
 	d.all = []check.Member{members[0], {ID: "d", Name: "m4", PeerURLs: []string{"http://127.0.0.1:2380"}}}
 	d.members = d.all
 	if err = d.possible(); err != nil || len(d.members) != 1 || d.members[0].Name != "m4" {
 		t.Errorf("a partition of this machine's member: %v, %+v", err, d.members)
+	}
+	here, err := localAddresses()
+	if i := slices.IndexFunc(here, func(a netip.Addr) bool { return a.Is4() && !a.IsLoopback() }); err == nil && i >= 0 {
+		d.all = []check.Member{
+			{ID: "d", Name: "m4", PeerURLs: []string{"http://127.0.0.1:2380"}}, {ID: "e", Name: "m5", PeerURLs: []string{"http://" + here[i].String() + ":2380"}},
+		}
+		d.members = d.all
+		if err = d.possible(); err == nil || !strings.Contains(err.Error(), "are both addresses of this machine") {
+			t.Errorf("a partition that would cut nothing: %v", err)
+		}
+	}
+}
+
+// TestCalm: what would be an outage is refused, unless it is meant.
+func TestCalm(t *testing.T) {
+	members := []check.Member{{ID: "a", Name: "m1"}, {ID: "b", Name: "m2"}, {ID: "c", Name: "m3"}}
+	learner := check.Member{ID: "l", Name: "m4", Learner: true}
+	for what, tc := range map[string]struct {
+		kind, want string
+		plan       check.Plan
+	}{
+		"three":                  {chaos.Kill, "", check.Plan{Members: members}},
+		"three and a learner":    {chaos.Kill, "", check.Plan{Members: append(members[:3:3], learner)}},
+		"a learner that is away": {chaos.Kill, "", check.Plan{Members: members, Missing: []check.Member{learner}}},
+		"two":                    {chaos.Pause, "a cluster with 2 voters takes no write while one is away", check.Plan{Members: members[:2]}},
+		"two and a learner":      {chaos.Partition, "a cluster with 2 voters", check.Plan{Members: append(members[:2:2], learner)}},
+		"one":                    {chaos.Restart, "a cluster with 1 voter", check.Plan{Members: members[:1]}},
+		"the leader of two":      {chaos.LeaderMove, "", check.Plan{Members: members[:2]}},
+		"one is away":            {chaos.Kill, "member m3 is not reached", check.Plan{Members: members[:2], Missing: members[2:]}},
+		"one is away, moved":     {chaos.LeaderMove, "member m3 is not reached", check.Plan{Members: members[:2], Missing: members[2:]}},
+	} {
+		o := &checkOptions{}
+		d := &disturber{opts: o, kind: tc.kind}
+		d.of(&tc.plan)
+		if err := d.calm(); (err == nil) != (tc.want == "") || err != nil && (!strings.Contains(err.Error(), tc.want) || !strings.Contains(err.Error(), "--allow-outage")) {
+			t.Errorf("%s: %v, want %q", what, err, tc.want)
+		}
+		o.outage = true
+		if err := d.calm(); err != nil {
+			t.Errorf("%s, as it is wanted: %v", what, err)
+		}
+	}
+}
+
+// TestAgreed: a cluster of other machines is not loaded without a word.
+func TestAgreed(t *testing.T) {
+	e := newEnv([]string{"quorate"}, Stdio{In: eof{}, Out: io.Discard, Err: io.Discard})
+	here := check.Plan{Members: []check.Member{{Endpoint: "http://127.0.0.1:2379"}, {Endpoint: "http://[::1]:2379"}}}
+	afar := check.Plan{Members: append(here.Members[:1:1], check.Member{Endpoint: "https://10.0.0.1:2379"})}
+	harmed, compacted := here, here
+	harmed.Disturbances, compacted.AllowCompact = []string{"kill"}, true
+	for what, tc := range map[string]struct {
+		plan  check.Plan
+		agree bool
+	}{"this machine": {here, true}, "another": {afar, false}, "harm": {harmed, false}, "compaction": {compacted, false}} {
+		cmd := checkRunCommand(e)
+		if err := e.agreed(cmd, &checkOptions{}, &tc.plan); (err == nil) != tc.agree {
+			t.Errorf("%s: %v", what, err)
+		}
+		if err := e.agreed(cmd, &checkOptions{yes: true}, &tc.plan); err != nil {
+			t.Errorf("%s, with --yes: %v", what, err)
+		}
+	}
+}
+
+// TestSick: a member that hangs, or is another than it was, is no member to go without.
+func TestSick(t *testing.T) {
+	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = ln.Close() }()
+	o := &checkOptions{}
+	o.opts.Logger = slog.New(slog.DiscardHandler)
+	d := &disturber{opts: o, kind: chaos.Kill, all: []check.Member{{ID: "a", Name: "m1", Endpoint: "http://" + ln.Addr().String()}}}
+	if err = d.ready(t.Context(), time.Second); err == nil || !strings.Contains(err.Error(), "m1 does not answer") {
+		t.Errorf("a member that hangs: %v", err)
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
 
+	"github.com/quorate/quorate/bench"
 	"github.com/quorate/quorate/chaos"
 	"github.com/quorate/quorate/check"
 	"github.com/quorate/quorate/etcd"
@@ -28,6 +29,8 @@ const (
 	defaultDisturbance = 2 * time.Second
 	// recovery is how long members may take to be back before the next disturbance.
 	recovery = 20 * time.Second
+	// settling is how long members may take to be well before the traffic.
+	settling = 10 * time.Second
 	// undoing bounds the end of a disturbance.
 	undoing = 20 * time.Second
 	// oneAnswer bounds one look at a member.
@@ -46,7 +49,7 @@ func readDisturb(cmd *cobra.Command, o *checkOptions) error {
 		}
 	}
 	f := cmd.Flags()
-	for _, name := range []string{"every", "for", "start-again"} {
+	for _, name := range []string{"every", "for", "start-again", "allow-outage"} {
 		if len(o.disturb) == 0 && f.Changed(name) {
 			return usagef(cmd, "--%s goes with --disturb", name)
 		}
@@ -61,9 +64,15 @@ func readDisturb(cmd *cobra.Command, o *checkOptions) error {
 type disturber struct {
 	opts *checkOptions
 	kind string
-	// members that it may be done to, out of all.
+	// members that it may be done to, out of all voters that answer.
 	members, all []check.Member
-	next         int
+	// away are the other members: learners, and those that are not reached.
+	away []check.Member
+	// missing is a voter that is not reached; empty for none.
+	missing string
+	// cluster is its ID.
+	cluster string
+	next    int
 }
 
 func (o *checkOptions) disturbers() []*disturber {
@@ -76,6 +85,36 @@ func (o *checkOptions) disturbers() []*disturber {
 
 // Kind implements check.Disturber.
 func (d *disturber) Kind() string { return d.kind }
+
+// of says whom it is done to.
+func (d *disturber) of(p *check.Plan) {
+	d.cluster, d.all = p.Cluster, p.Voters()
+	d.members = d.all
+	d.away = slices.DeleteFunc(slices.Clone(p.Members), func(m check.Member) bool { return !m.Learner })
+	d.away = append(d.away, p.Missing...)
+	for _, m := range p.Missing {
+		if !m.Learner {
+			d.missing = m.Label()
+		}
+	}
+}
+
+// calm refuses what would be an outage, unless that is meant.
+func (d *disturber) calm() error {
+	if d.opts.outage {
+		return nil
+	}
+	if d.missing != "" {
+		return fmt.Errorf("--disturb %s: member %s is not reached from here, and nothing more is disturbed while one is away: start it, name an endpoint at which it answers, or give --allow-outage",
+			d.kind, d.missing)
+	}
+	n := len(d.all)
+	if quorum := n/2 + 1; d.kind != chaos.LeaderMove && n-1 < quorum {
+		return fmt.Errorf("--disturb %s: a cluster with %s takes no write while one is away: take one of at least 3, or give --allow-outage if an outage is what is wanted",
+			d.kind, plural(n, "voter", "voters"))
+	}
+	return nil
+}
 
 // possible says before the traffic why a disturbance can't be made, and leaves those
 // members that it can be made to.
@@ -123,6 +162,12 @@ func (d *disturber) separable(m check.Member, here []netip.Addr) error {
 	if !slices.ContainsFunc(cuts, func(c chaos.Cut) bool { return slices.Contains(here, c.From) }) {
 		return fmt.Errorf("%s has no address of this machine, so it can't be cut off from here", m.Label())
 	}
+	for _, c := range cuts {
+		if slices.Contains(here, c.From) && slices.Contains(here, c.To) {
+			return fmt.Errorf("%s and %s are both addresses of this machine, and what it sends to itself comes from neither but the receiver's: members on one machine can't be cut off from each other, unless each has a network namespace",
+				c.From, c.To)
+		}
+	}
 	return nil
 }
 
@@ -141,9 +186,15 @@ func localAddresses() ([]netip.Addr, error) {
 }
 
 // Disturb implements check.Disturber. While a member is away nothing is done: two
-// away at once are no disturbance but an outage.
+// away at once are no disturbance but an outage. For the same reason it waits for others
+// on this machine that disturb the same cluster.
 func (d *disturber) Disturb(ctx context.Context) (target string, err error) {
-	if err = d.ready(ctx); err != nil {
+	done, err := chaos.Turn(ctx, "", d.cluster)
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, done()) }()
+	if err = d.ready(ctx, recovery); err != nil {
 		return "", err
 	}
 	spec, target, err := d.aim(d.next)
@@ -163,38 +214,71 @@ func (d *disturber) Disturb(ctx context.Context) (target string, err error) {
 	return target, running.End(end)
 }
 
-// ready waits until all members answer and have a leader.
-func (d *disturber) ready(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, recovery)
+// ready waits until all members answer and have the same leader.
+func (d *disturber) ready(ctx context.Context, patience time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	pool := etcd.NewPool()
 	defer func() { _ = pool.Close() }() // Nothing was written on it.
 	for {
-		missing := d.missing(ctx, pool)
-		if missing == "" {
+		why := d.sick(ctx, pool)
+		if why == "" {
 			return nil
 		}
 		if backoff.Sleep(ctx, lookAgain) != nil {
-			return fmt.Errorf("%s does not answer, and nothing more is disturbed while a member is away: if nothing starts it again, use --start-again", missing)
+			return fmt.Errorf("%s, and nothing more is disturbed while a member is away or ill: if nothing starts it again, use --start-again; `quorate chaos list` says whether it is disturbed", why)
 		}
 	}
 }
 
-// missing is a member that does not answer or knows no leader; empty for none.
-func (d *disturber) missing(ctx context.Context, pool *etcd.Pool) string {
+// sick says which member does not answer, has no leader or another than the others, or
+// reports an alarm; empty if all is well.
+func (d *disturber) sick(ctx context.Context, pool *etcd.Pool) string {
+	leader := etcd.ID(0)
 	for _, m := range d.all {
-		call, cancel := context.WithTimeout(ctx, oneAnswer)
-		st, err := pool.Status(call, etcd.Target{Endpoint: m.Endpoint, TLS: d.opts.opts.TLS})
-		cancel()
-		if err != nil && strings.Contains(err.Error(), "etcdserver: user name is empty") {
+		st, err := d.status(ctx, pool, m)
+		switch {
+		case err != nil && strings.Contains(err.Error(), nobodyAsks):
 			continue // it answers, and tells its state to users only
-		}
-		if err != nil || st.Leader == 0 {
+		case err != nil:
 			d.opts.opts.Logger.DebugContext(ctx, "not ready to be disturbed", slog.String("member", m.Label()), slog.Any("error", err))
-			return m.Label()
+			return m.Label() + " does not answer"
+		case st.MemberID.String() != m.ID:
+			return "another member answers where " + m.Label() + " did"
+		case st.Leader == 0:
+			return m.Label() + " has no leader"
+		case leader != 0 && st.Leader != leader:
+			return m.Label() + " has another leader than the others"
+		case len(st.Errors) > 0:
+			return m.Label() + " reports " + strings.Join(st.Errors, ", ")
 		}
+		leader = st.Leader
 	}
 	return ""
+}
+
+// nobodyAsks is what a member with authentication says to who has not logged in.
+const nobodyAsks = "etcdserver: user name is empty"
+
+// status asks one member, as a user only where that is wanted: a login is an entry of
+// the raft log.
+func (d *disturber) status(ctx context.Context, pool *etcd.Pool, m check.Member) (etcd.Status, error) {
+	ctx, cancel := context.WithTimeout(ctx, oneAnswer)
+	defer cancel()
+	st, err := pool.Status(ctx, etcd.Target{Endpoint: m.Endpoint, TLS: d.opts.opts.TLS})
+	if err == nil || d.opts.opts.User == "" || !strings.Contains(err.Error(), nobodyAsks) {
+		return st, err
+	}
+	c, err := d.client(m.Endpoint)
+	if err != nil {
+		return st, err
+	}
+	defer func() { _ = c.Close() }() // Nothing was written on it.
+	r, err := c.Status(ctx, m.Endpoint)
+	if err != nil {
+		return st, err
+	}
+	return etcd.Status{MemberID: etcd.ID(r.Header.GetMemberId()), Leader: etcd.ID(r.Leader), Errors: r.Errors}, nil
 }
 
 // client connects to a member for what is done by etcd's API.
@@ -212,7 +296,7 @@ func (d *disturber) client(endpoint string) (*clientv3.Client, error) {
 // aim makes the disturbance of the n-th member.
 func (d *disturber) aim(n int) (spec chaos.Disturbance, target string, err error) {
 	m := d.members[n%len(d.members)]
-	spec = chaos.Disturbance{Kind: d.kind, For: d.opts.length}
+	spec = chaos.Disturbance{Kind: d.kind, For: d.opts.length, Cluster: d.cluster}
 	switch d.kind {
 	case chaos.LeaderMove:
 		spec.For = 0
@@ -231,7 +315,7 @@ func (d *disturber) aim(n int) (spec chaos.Disturbance, target string, err error
 // isolate cuts the peer addresses of one member off from those of all others.
 func (d *disturber) isolate(target check.Member) (cuts []chaos.Cut, ports []uint16, err error) {
 	var own, others []netip.Addr
-	for _, m := range d.all {
+	for _, m := range slices.Concat(d.all, d.away) {
 		for _, u := range m.PeerURLs {
 			parsed, err := url.Parse(u)
 			if err != nil {
@@ -270,9 +354,25 @@ func (*env) harm(p *check.Plan) string {
 	if p.AllowCompact {
 		what = append(what, "The cluster is compacted: everyone on it loses the past.")
 	}
+	if len(what) == 0 {
+		what = append(what, "This puts a load on a cluster that is not only this machine's, which its other users will feel.")
+	}
 	names := make([]string, 0, len(p.Members))
 	for _, m := range p.Members {
 		names = append(names, m.Label()+" ("+m.Endpoint+")")
 	}
 	return strings.Join(what, " ") + "\nMembers: " + strings.Join(names, ", ")
+}
+
+// agreed has a person agree to what others would feel.
+func (e *env) agreed(cmd *cobra.Command, o *checkOptions, p *check.Plan) error {
+	harms := len(p.Disturbances) > 0 || p.AllowCompact
+	afar := slices.ContainsFunc(p.Members, func(m check.Member) bool { return !bench.Loopback(m.Endpoint) })
+	switch {
+	case o.yes || !harms && !afar:
+		return nil
+	case harms:
+		return e.confirm(cmd, e.harm(p), "disturb")
+	}
+	return e.confirm(cmd, e.harm(p), "load")
 }

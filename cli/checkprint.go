@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
@@ -50,10 +51,13 @@ func (e *env) printCheckPlan(form string, p *check.Plan) error {
 			rate = fmt.Sprintf("%.6g operations a second", p.Rate)
 		}
 		traffic := fmt.Sprintf("%d clients, %s, for %s", p.Clients, rate, seconds(p.Seconds))
-		if p.Operations > 0 {
-			traffic += fmt.Sprintf(" or %d operations", p.Operations)
+		if n := cmp.Or(p.Operations, p.Limit); n > 0 {
+			traffic += fmt.Sprintf(" or %d operations", n)
 		}
 		e.reportLine("load", fmt.Sprintf("%s, on %d keys with values of %d bytes, seed %d", traffic, p.Keys, p.ValueSize, p.Seed))
+		if p.Memory > 0 {
+			e.reportLine("memory", "about "+inspect.Size(p.Memory)+" at most")
+		}
 		e.reportLine("mix", p.Mix.String())
 		if p.AllowCompact {
 			e.reportLine("past", "the cluster is compacted now and then: everyone on it loses the past")
@@ -144,6 +148,9 @@ func moment(ns int64) string {
 // printJudgement writes what is said of a file for people.
 func (e *env) printJudgement(j judgement) {
 	text := "no promise was broken"
+	if j.Verdict == check.Undecided {
+		text = "the cluster took no write at the end; until then no promise was broken"
+	}
 	if n := broken(j.Report); n > 0 {
 		text = plural(n, "promise was broken", "promises were broken")
 	}

@@ -12,7 +12,7 @@
 //	defer lab.Close()
 //	cmd := exec.CommandContext(ctx, "etcd", "--listen-client-urls=http://"+lab.Host("a").Addr.String()+":2379", …)
 //	err = lab.Host("a").Start(cmd)
-//	err = lab.Partition("a", "b")
+//	err = lab.Partition([]string{"a"}, []string{"b"})
 //
 // Namespaces carry the process ID and start time of who made them in their names. Close
 // removes them with every process inside. After a kill -9 of their maker they and their

@@ -11,7 +11,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -19,10 +18,8 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"go.etcd.io/etcd/server/v3/etcdmain"
-	"go.uber.org/zap"
-	"google.golang.org/grpc"
 
+	"github.com/quorate/quorate/test/etcdlab"
 	"github.com/quorate/quorate/test/netlab"
 )
 
@@ -30,10 +27,7 @@ import (
 const envHold = "QUORATE_TEST_HOLD_LAB"
 
 func TestMain(m *testing.M) {
-	if filepath.Base(os.Args[0]) == "etcd" {
-		etcdmain.Main(os.Args)
-		os.Exit(0)
-	}
+	etcdlab.ActAsEtcd()
 	if os.Getenv(envHold) != "" {
 		os.Exit(hold())
 	}
@@ -304,90 +298,31 @@ func TestSweepRemovesTheLabOfADeadProcess(t *testing.T) {
 	}
 }
 
-// member is an etcd on a host.
-type member struct {
-	host *netlab.Host
-	cmd  *exec.Cmd
-	log  bytes.Buffer
-	// client asks it from its own host, which no partition cuts.
-	client *clientv3.Client
-}
-
-func cluster(t *testing.T, lab *netlab.Lab, hosts ...string) []*member {
-	t.Helper()
-	self, err := os.Executable()
-	must(t, err)
-	binary := filepath.Join(t.TempDir(), "etcd")
-	must(t, os.Symlink(self, binary))
-	var initial []string
-	for _, name := range hosts {
-		initial = append(initial, fmt.Sprintf("%s=http://%s:2380", name, lab.Host(name).Addr))
-	}
-	var members []*member
-	for _, name := range hosts {
-		m := &member{host: lab.Host(name)}
-		client, peer := fmt.Sprintf("http://%s:2379", m.host.Addr), fmt.Sprintf("http://%s:2380", m.host.Addr)
-		m.cmd = exec.CommandContext(context.WithoutCancel(t.Context()), binary, "--name="+name, "--data-dir="+t.TempDir(),
-			"--listen-client-urls="+client, "--advertise-client-urls="+client, "--listen-peer-urls="+peer, "--initial-advertise-peer-urls="+peer,
-			"--initial-cluster="+strings.Join(initial, ","), "--initial-cluster-token="+t.Name(), "--heartbeat-interval=50", "--election-timeout=500", "--log-level=warn")
-		m.cmd.Stdout, m.cmd.Stderr = &m.log, &m.log
-		m.cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
-		must(t, m.host.Start(m.cmd))
-		t.Cleanup(func() {
-			_ = m.cmd.Process.Kill()
-			_ = m.cmd.Wait()
-			if t.Failed() {
-				t.Logf("%s:\n%s", name, m.log.String()[max(0, m.log.Len()-1500):])
-			}
-		})
-		m.client, err = clientv3.New(clientv3.Config{
-			Endpoints: []string{client}, Logger: zap.NewNop(), DialOptions: []grpc.DialOption{grpc.WithContextDialer(m.host.Dial)},
-		})
-		must(t, err)
-		t.Cleanup(func() { _ = m.client.Close() })
-		members = append(members, m)
-	}
-	return members
-}
-
-func (m *member) put(ctx context.Context, patience time.Duration) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	_, err := m.client.Put(ctx, "key", m.host.Name)
-	return err
-}
-
-// until tries again until it works.
-func until(t *testing.T, what string, try func(ctx context.Context) error) {
-	t.Helper()
-	deadline := time.Now().Add(patience)
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := try(t.Context())
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("not %s within %s: %v", what, patience, err)
-		}
-		<-tick.C
-	}
-}
-
 func TestEtcdInAPartition(t *testing.T) {
 	lab := newLab(t, netlab.HostSpec{Name: "a", Zone: "east"}, netlab.HostSpec{Name: "b", Zone: "west"}, netlab.HostSpec{Name: "c", Zone: "west"})
-	members := cluster(t, lab, "a", "b", "c")
+	members := etcdlab.New(t, etcdlab.Options{Members: 3, Hosts: lab.Hosts()}).Members
+	clients := map[*etcdlab.Member]*clientv3.Client{}
+	put := func(ctx context.Context, m *etcdlab.Member) error {
+		_, err := clients[m].Put(ctx, "key", m.Host.Name)
+		return err
+	}
+	written := func(through ...*etcdlab.Member) {
+		t.Helper()
+		for _, m := range through {
+			etcdlab.Until(t, "written through "+m.Host.Name, func(ctx context.Context) error { return put(ctx, m) })
+		}
+	}
 	for _, m := range members {
-		until(t, "written through "+m.host.Name, func(ctx context.Context) error { return m.put(ctx, 3*time.Second) })
+		clients[m] = m.Dial()
 	}
+	written(members...)
 	must(t, lab.PartitionZones("east", "west"))
-	for _, m := range members[1:] {
-		until(t, "written through "+m.host.Name, func(ctx context.Context) error { return m.put(ctx, 3*time.Second) })
-	}
-	if err := members[0].put(t.Context(), 2*time.Second); err == nil {
+	written(members[1:]...)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	if err := put(ctx, members[0]); err == nil {
 		t.Error("the minority took a write")
 	}
 	must(t, lab.Heal())
-	until(t, "written through a again", func(ctx context.Context) error { return members[0].put(ctx, 3*time.Second) })
+	written(members[0])
 }
