@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -39,30 +40,30 @@ func powerLoss(t *testing.T, release string, flags ...string) *history.Report {
 	disks, dirs := disks(t, 3, powerfs.Options{})
 	s.cluster(labOptions{members: 3, dirs: dirs})
 	// The members join and elect durably; only then the flags get their say.
-	for _, m := range s.members {
-		m.args = append(m.args, flags...)
-		m.restart()
+	for _, m := range s.Members {
+		m.Flags = append(m.Flags, flags...)
+		m.Restart()
 	}
-	for _, m := range s.members {
-		m.ready()
+	for _, m := range s.Members {
+		m.Ready()
 	}
 	s.traffic(200)
-	for i, m := range s.members {
-		m.kill()
+	for i, m := range s.Members {
+		m.Kill()
 		if i < 2 {
 			lost, err := disks[i].PowerLoss()
 			if err != nil {
 				t.Fatal(err)
 			}
-			t.Logf("%s lost %+v", m.name, lost)
+			t.Logf("%s lost %+v", m.Name, lost)
 		}
 	}
-	s.members = s.members[:2]
-	for _, m := range s.members {
-		m.start()
+	s.Members = s.Members[:2]
+	for _, m := range s.Members {
+		m.Start()
 	}
-	for _, m := range s.members {
-		m.ready()
+	for _, m := range s.Members {
+		m.Ready()
 	}
 	s.traffic(50)
 	return s.judge()
@@ -72,7 +73,7 @@ func powerLoss(t *testing.T, release string, flags ...string) *history.Report {
 func (s *stage) traffic(count int) {
 	s.t.Helper()
 	var all sync.WaitGroup
-	for i, m := range s.members {
+	for i, m := range s.Members {
 		// Every client has its own values.
 		base := s.values
 		s.values += count
@@ -125,7 +126,7 @@ func powerLossWhileSyncing(s *stage) {
 	disk := &slowDisk{}
 	list, dirs := disks(s.t, 1, powerfs.Options{BeforeSync: disk.sync})
 	s.cluster(labOptions{dirs: dirs})
-	m := s.members[0]
+	m := s.Members[0]
 	c := s.client(m)
 	s.put(c, "a")
 	s.put(c, "b")
@@ -134,15 +135,15 @@ func powerLossWhileSyncing(s *stage) {
 	ctx, cancel := context.WithTimeout(s.ctx, 2*time.Second)
 	c.Put(ctx, prefix+"a", s.value(), 0) // whatever comes of it
 	cancel()
-	_ = m.cmd.Process.Kill() // it ends when the disk answers
+	_ = m.Signal(syscall.SIGKILL) // it ends when the disk answers
 	disk.fail()
-	m.kill()
+	m.Kill()
 	if _, err := list[0].PowerLoss(); err != nil {
 		s.t.Fatal(err)
 	}
 	disk.work()
-	m.start()
-	m.ready()
+	m.Start()
+	m.Ready()
 	c = s.client(m)
 	s.read(c)
 	s.put(c, "b")

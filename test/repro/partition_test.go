@@ -17,7 +17,7 @@ import (
 // already delivered changes: it must not deliver them again (#15271).
 func watchOverSnapshot(s *stage) {
 	network := s.partitioned(labOptions{})
-	c, behind := s.client(s.members[0]), s.members[2]
+	c, behind := s.client(s.Members[0]), s.Members[2]
 	w := s.resume(behind, s.start+1)
 	s.awaits(w, s.put(c, "k"))
 	s.helped(network, behind)
@@ -29,7 +29,7 @@ func watchOverSnapshot(s *stage) {
 // (#20221).
 func watchAheadOfSnapshot(s *stage) {
 	network := s.partitioned(labOptions{})
-	c, behind := s.client(s.members[0]), s.members[2]
+	c, behind := s.client(s.Members[0]), s.Members[2]
 	s.put(c, "k")
 	s.read(s.client(behind))
 	var w watching
@@ -49,7 +49,7 @@ func watchAheadOfSnapshot(s *stage) {
 // and roles by a snapshot: it must permit what the others permit (#14571).
 func permissionsInSnapshot(s *stage) {
 	network := s.partitioned(labOptions{auth: true})
-	c, behind := s.client(s.members[0]), s.members[2]
+	c, behind := s.client(s.Members[0]), s.Members[2]
 	s.put(c, "k")
 	s.read(s.client(behind))
 	auth := c.Etcd().Auth
@@ -62,16 +62,16 @@ func permissionsInSnapshot(s *stage) {
 		func() error { _, err := auth.UserAdd(s.ctx, "alice", password); return err },
 		func() error { _, err := auth.UserGrantRole(s.ctx, "alice", "writer"); return err },
 	)
-	s.user = "alice"
-	alice := s.client(s.members[0])
-	s.user = "root"
+	s.User = "alice"
+	alice := s.client(s.Members[0])
+	s.User = "root"
 	for i := range 5 {
 		s.put(alice, fmt.Sprint("k", i))
 	}
 	for i := range 10 {
 		s.put(c, fmt.Sprint("k", i))
 	}
-	for _, m := range s.members {
+	for _, m := range s.Members {
 		s.read(s.client(m))
 	}
 }
@@ -100,11 +100,11 @@ func (s *stage) partitioned(o labOptions) *netlab.Lab {
 // returns their revision. The steps are done meanwhile.
 func (s *stage) helped(network *netlab.Lab, m *member, steps ...func() error) int64 {
 	s.t.Helper()
-	if err := network.Isolate(m.host.Name); err != nil {
+	if err := network.Isolate(m.Host.Name); err != nil {
 		s.t.Fatal(err)
 	}
-	s.until("the others have a leader", s.members[0].ask)
-	c := s.client(s.members[0])
+	s.until("the others have a leader", s.Members[0].Ask)
+	c := s.client(s.Members[0])
 	for i := range 20 {
 		s.put(c, fmt.Sprint("k", i))
 	}
@@ -116,13 +116,13 @@ func (s *stage) helped(network *netlab.Lab, m *member, steps ...func() error) in
 	if err := network.Heal(); err != nil {
 		s.t.Fatal(err)
 	}
-	s.until(m.name+" has what the others have", func(ctx context.Context) error {
+	s.until(m.Name+" has what the others have", func(ctx context.Context) error {
 		// An etcd that got a snapshot takes no proposal, not even a login, before it has
 		// applied an entry that comes behind the snapshot.
 		if _, err := c.Etcd().Put(ctx, "/beside/entry", ""); err != nil {
 			return err
 		}
-		return m.ask(ctx)
+		return m.Ask(ctx)
 	})
 	s.logged(m, "applied snapshot")
 	return s.read(c)
@@ -135,7 +135,7 @@ func (s *stage) fill(count int) {
 	var all sync.WaitGroup
 	failed := make(chan error, writers)
 	for w := range writers {
-		c := s.client(s.members[w%2])
+		c := s.client(s.Members[w%2])
 		all.Go(func() {
 			for i := range count / writers {
 				if _, err := c.Etcd().Put(s.ctx, "/beside/"+strconv.Itoa(w), strconv.Itoa(i)); err != nil {
@@ -163,9 +163,9 @@ type watching struct {
 func (s *stage) resume(m *member, from int64) watching {
 	s.t.Helper()
 	ctx, cancel := context.WithCancel(s.ctx)
-	c := m.dial()
+	c := m.Dial()
 	id := 1000 + len(s.more)
-	w := history.Watch{ID: id, Client: id, Endpoint: m.client, Key: prefix, End: prefixEnd, StartRevision: from}
+	w := history.Watch{ID: id, Client: id, Endpoint: m.Client, Key: prefix, End: prefixEnd, StartRevision: from}
 	told, done := watching{make(chan struct{}), make(chan int64, 2*entries)}, make(chan struct{})
 	go func() {
 		defer close(done)
@@ -189,7 +189,7 @@ func (s *stage) resume(m *member, from int64) watching {
 	select {
 	case <-told.created:
 	case <-time.After(patience):
-		s.t.Fatalf("the watch at %s was not created", m.name)
+		s.t.Fatalf("the watch at %s was not created", m.Name)
 	}
 	return told
 }

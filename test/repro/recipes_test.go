@@ -19,7 +19,7 @@ import (
 // the compacted revision, and the delete has to be in it (#18089).
 func compactOnDelete(s *stage) {
 	s.cluster(labOptions{})
-	c := s.client(s.members[0])
+	c := s.client(s.Members[0])
 	s.put(c, "k")
 	deleted := s.remove(c, "k")
 	s.compact(c, deleted)
@@ -30,15 +30,15 @@ func compactOnDelete(s *stage) {
 // of one revision, and with nothing committed behind its last batch (#19179).
 func compactOnDeleteAndCrash(s *stage) {
 	s.cluster(labOptions{flags: []string{"--experimental-compaction-batch-limit=1", "--backend-batch-interval=1h"}})
-	m := s.members[0]
+	m := s.Members[0]
 	c := s.client(m)
 	s.put(c, "k")
 	deleted := s.remove(c, "k")
 	s.compact(c, deleted)
 	s.logged(m, compacted)
 	s.watch(c, deleted)
-	m.restart()
-	m.ready()
+	m.Restart()
+	m.Ready()
 	s.logged(m, compacted) // it is done again
 	s.watch(s.client(m), deleted)
 }
@@ -51,15 +51,15 @@ const compacted = "finished scheduled compaction"
 // (#17780).
 func crashAfterCompaction(s *stage) {
 	s.cluster(labOptions{flags: []string{"--experimental-compaction-batch-limit=4", "--backend-batch-interval=1h"}})
-	m := s.members[0]
+	m := s.Members[0]
 	c := s.client(m)
 	s.put(c, "a")
 	s.put(c, "b")
 	s.remove(c, "a")
 	s.compact(c, s.remove(c, "b"))
 	s.logged(m, compacted)
-	m.restart()
-	m.ready()
+	m.Restart()
+	m.Ready()
 	c = s.client(m)
 	s.read(c)
 	s.put(c, "a")
@@ -71,17 +71,17 @@ func crashAfterCompaction(s *stage) {
 // and before anything else was (#14685).
 func crashAfterDefrag(s *stage) {
 	s.cluster(labOptions{flags: []string{"--backend-batch-interval=1h"}})
-	m := s.members[0]
+	m := s.Members[0]
 	c := s.client(m)
 	for range 10 {
 		s.put(c, "k")
 	}
 	s.read(c)
-	if _, err := c.Etcd().Defragment(s.ctx, m.client); err != nil {
+	if _, err := c.Etcd().Defragment(s.ctx, m.Client); err != nil {
 		s.t.Fatal(err)
 	}
-	m.restart()
-	m.ready()
+	m.Restart()
+	m.Ready()
 	c = s.client(m)
 	s.read(c)
 	s.put(c, "k")
@@ -92,7 +92,7 @@ func crashAfterDefrag(s *stage) {
 // (#15220).
 func progressAhead(s *stage) {
 	s.cluster(labOptions{})
-	c := s.client(s.members[0])
+	c := s.client(s.Members[0])
 	last := int64(0)
 	for i := range 300 {
 		last = s.put(c, fmt.Sprint("k", i))
@@ -135,7 +135,7 @@ func readInTxn(s *stage) {
 
 func readAndWrite(s *stage, offset int64) history.Outcome {
 	s.cluster(labOptions{members: 3})
-	c := s.client(s.members[0])
+	c := s.client(s.Members[0])
 	last := int64(0)
 	for i := range 5 {
 		last = s.put(c, fmt.Sprint("k", i))
@@ -145,10 +145,10 @@ func readAndWrite(s *stage, offset int64) history.Outcome {
 		{Kind: history.Put, Key: prefix + "x", Value: s.value()},
 		{Kind: history.Range, Key: prefix + "k1", Revision: last + offset},
 	}})
-	for i, m := range s.members {
+	for i, m := range s.Members {
 		s.put(s.client(m), fmt.Sprint("k", i))
 	}
-	for _, m := range s.members {
+	for _, m := range s.Members {
 		s.read(s.client(m))
 	}
 	return op.Outcome
@@ -161,7 +161,7 @@ const sharedBufferOff = "--experimental-txn-mode-write-with-shared-buffer=false"
 // it has just committed that it did (#13766).
 func crashWhileApplying(s *stage) {
 	s.cluster(labOptions{members: 3, flags: []string{"--backend-batch-interval=1s", sharedBufferOff}})
-	victim, c := s.members[0], s.client(s.members[1])
+	victim, c := s.Members[0], s.client(s.Members[1])
 	// What is compared lies beside the prefix, and so does what is written then.
 	for i := range 400 {
 		var ops []clientv3.Op
@@ -189,15 +189,15 @@ func crashWhileApplying(s *stage) {
 		_, _ = c.Etcd().Txn(s.ctx).If(long...).Then(clientv3.OpPut("/beside/x", "y")).Commit()
 	}()
 	s.committed(victim, commits)
-	victim.restart()
+	victim.Restart()
 	<-done
-	for _, m := range s.members {
-		m.ready()
+	for _, m := range s.Members {
+		m.Ready()
 	}
-	for i, m := range s.members {
+	for i, m := range s.Members {
 		s.put(s.client(m), fmt.Sprint("k", i))
 	}
-	for _, m := range s.members {
+	for _, m := range s.Members {
 		s.read(s.client(m))
 	}
 }
@@ -224,14 +224,14 @@ const commitCount = "etcd_disk_backend_commit_duration_seconds_count"
 func (s *stage) metric(m *member, name string, wanted func(int) bool) {
 	s.t.Helper()
 	line := regexp.MustCompile(`(?m)^` + name + ` (\d+)$`)
-	s.until(name+" of "+m.name, func(ctx context.Context) error {
+	s.until(name+" of "+m.Name, func(ctx context.Context) error {
 		text, err := metrics(ctx, m)
 		if err != nil {
 			return err
 		}
 		found := line.FindSubmatch(text)
 		if found == nil {
-			return fmt.Errorf("%s has no metric %s", m.name, name)
+			return fmt.Errorf("%s has no metric %s", m.Name, name)
 		}
 		n, err := strconv.Atoi(string(found[1]))
 		if err == nil && !wanted(n) {
@@ -242,7 +242,7 @@ func (s *stage) metric(m *member, name string, wanted func(int) bool) {
 }
 
 func metrics(ctx context.Context, m *member) ([]byte, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, m.client+"/metrics", http.NoBody)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, m.Client+"/metrics", http.NoBody)
 	if err != nil {
 		return nil, err
 	}

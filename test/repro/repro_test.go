@@ -146,18 +146,11 @@ func (s *stage) cluster(o labOptions) {
 	o.release = s.release
 	s.lab = newLab(s.t, o)
 	if o.auth {
-		c := s.members[0].dial()
-		s.each(
-			func() error { _, err := c.UserAdd(s.ctx, "root", password); return err },
-			func() error { _, err := c.UserGrantRole(s.ctx, "root", "root"); return err },
-			func() error { _, err := c.AuthEnable(s.ctx); return err },
-			c.Close,
-		)
-		s.user = "root"
+		s.EnableAuth(password)
 	}
 	s.rec = record.New(record.Options{})
 	var clients []*record.Client
-	for _, m := range s.members {
+	for _, m := range s.Members {
 		clients = append(clients, s.client(m))
 	}
 	r, err := clients[0].Etcd().Get(s.ctx, prefix)
@@ -192,8 +185,8 @@ func (s *stage) client(m *member) *record.Client {
 	s.t.Helper()
 	var c *record.Client
 	// A login takes long where the machine is busy.
-	s.until("a client of "+m.name, func(ctx context.Context) (err error) {
-		c, err = s.rec.Dial(ctx, record.Target{Endpoint: m.client, User: s.user, Password: password})
+	s.until("a client of "+m.Name, func(ctx context.Context) (err error) {
+		c, err = s.rec.Dial(ctx, record.Target{Endpoint: m.Client, User: s.User, Password: password})
 		return err
 	})
 	s.t.Cleanup(func() { _ = c.Close() })
@@ -274,7 +267,7 @@ func (s *stage) watch(c *record.Client, from int64) {
 	}()
 	select {
 	case <-created:
-		sentinel <- s.put(s.client(s.members[0]), "sentinel")
+		sentinel <- s.put(s.client(s.Members[0]), "sentinel")
 	case <-ctx.Done():
 	}
 	<-done
@@ -286,8 +279,8 @@ func (s *stage) watch(c *record.Client, from int64) {
 // logged waits until a member's log has the text.
 func (s *stage) logged(m *member, text string) {
 	s.t.Helper()
-	s.until(m.name+" logs "+text, func(context.Context) error {
-		if !strings.Contains(m.text(), text) {
+	s.until(m.Name+" logs "+text, func(context.Context) error {
+		if !strings.Contains(m.Log(), text) {
 			return fmt.Errorf("%q is not in the log", text)
 		}
 		return nil
@@ -299,13 +292,13 @@ func (s *stage) judge() *history.Report {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.ctx, 3*time.Second)
 	// Where it can't have seen the last revision, the bug is the reason.
-	_ = s.truth.Wait(ctx, s.read(s.client(s.members[len(s.members)-1])))
+	_ = s.truth.Wait(ctx, s.read(s.client(s.Members[len(s.Members)-1])))
 	cancel()
 	hashes := s.hashes()
 	s.stop()
 	meta := history.Meta{Name: s.t.Name(), Prefix: prefix, StartRevision: s.start, StartedAt: s.rec.Began().Format(time.RFC3339Nano)}
-	for _, m := range s.members {
-		meta.Members = append(meta.Members, m.name+" "+s.release)
+	for _, m := range s.Members {
+		meta.Members = append(meta.Members, m.Name+" "+s.release)
 	}
 	h := s.rec.History(meta)
 	h.Hashes = hashes
@@ -320,20 +313,20 @@ func (s *stage) judge() *history.Report {
 func (s *stage) hashes() []history.Hash {
 	s.t.Helper()
 	revision := int64(0)
-	for _, m := range s.members {
+	for _, m := range s.Members {
 		if r := s.read(s.client(m)); revision == 0 || r < revision {
 			revision = r
 		}
 	}
-	list := make([]history.Hash, 0, len(s.members))
-	for _, m := range s.members {
+	list := make([]history.Hash, 0, len(s.Members))
+	for _, m := range s.Members {
 		c := s.client(m)
 		r, err := etcdserverpb.NewMaintenanceClient(c.Etcd().ActiveConnection()).HashKV(s.ctx, &etcdserverpb.HashKVRequest{Revision: revision})
 		if err != nil {
-			s.t.Fatalf("hash of %s at %d: %v", m.name, revision, err)
+			s.t.Fatalf("hash of %s at %d: %v", m.Name, revision, err)
 		}
 		list = append(list, history.Hash{
-			Member: m.name, Revision: revision, CompactRevision: r.GetCompactRevision(), Hash: r.GetHash(), At: s.rec.Now(),
+			Member: m.Name, Revision: revision, CompactRevision: r.GetCompactRevision(), Hash: r.GetHash(), At: s.rec.Now(),
 		})
 	}
 	return list

@@ -16,7 +16,7 @@ import (
 // instead (#17529).
 func starvedWatch(s *stage) {
 	s.cluster(labOptions{})
-	m := s.members[0]
+	m := s.Members[0]
 	c := s.client(m)
 	// The reader takes one response for each token.
 	tokens := make(chan struct{})
