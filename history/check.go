@@ -139,6 +139,7 @@ type checker struct {
 	deletes    []int32           // and those that may delete a range
 
 	skippedReads, skippedDeletes int
+	writtenAgain                 int // values that more than one call writes
 	barePrev                     int // events that opened a watch without the previous value
 }
 
@@ -225,6 +226,9 @@ func (c *checker) count() {
 
 // conclude says what was left out.
 func (c *checker) conclude() {
+	if len(c.h.Operations) == 0 {
+		c.skip("there are no operations: nothing that a client asked was judged")
+	}
 	if c.h.Torn != "" {
 		c.skip("%s; what was under way then is in no record, so writes that nobody asked for are not judged", c.h.Torn)
 	}
@@ -235,6 +239,9 @@ func (c *checker) conclude() {
 	}
 	if c.skippedReads > 0 {
 		c.skip("%d reads differ from what is known, where a change may have been made that no truth watch told", c.skippedReads)
+	}
+	if c.writtenAgain > 0 {
+		c.note("more than one call writes the same value to the same key, %d times: whose a change is can't be told for sure then, and who records should write each value once", c.writtenAgain)
 	}
 	if c.barePrev > 0 {
 		c.note("events that opened a watch came without the previous values that were asked for, %d in all: etcd (3.7.3 and before) begins a watch before it notes that they are wanted, so what happens in between comes without them", c.barePrev)
@@ -255,6 +262,7 @@ func (c *checker) lastChange() int64 {
 func (c *checker) checkHashes() {
 	type at struct{ rev, compact int64 }
 	first := map[at]int{}
+	compared := map[string]bool{} // by member
 	for i, h := range c.h.Hashes {
 		key := at{h.Revision, h.CompactRevision}
 		j, ok := first[key]
@@ -262,7 +270,11 @@ func (c *checker) checkHashes() {
 			first[key] = i
 			continue
 		}
-		if other := c.h.Hashes[j]; other.Hash != h.Hash {
+		other := c.h.Hashes[j]
+		if other.Member != h.Member {
+			compared[other.Member], compared[h.Member] = true, true
+		}
+		if other.Hash != h.Hash {
 			c.violate(Violation{
 				Rule: HashDiffers, Revision: h.Revision,
 				Title: fmt.Sprintf("members %s and %s have different data at revision %d", other.Member, h.Member, h.Revision),
@@ -271,6 +283,27 @@ func (c *checker) checkHashes() {
 					fmt.Sprintf("%s: hash %08x at revision %d, compacted at %d", h.Member, h.Hash, h.Revision, h.CompactRevision),
 				},
 			})
+		}
+	}
+	c.uncompared(compared)
+}
+
+// uncompared says whose hash was held against no other's.
+func (c *checker) uncompared(compared map[string]bool) {
+	of := map[string]bool{}
+	for _, h := range c.h.Hashes {
+		of[h.Member] = true
+	}
+	switch members := len(c.h.Meta.Members); {
+	case len(of) == 0 && members > 1 && len(c.h.Operations) > 0:
+		c.note("there are no hashes: whether the members hold the same data was judged by what they answered alone")
+	case len(of) < members:
+		c.note("there are hashes of %d of %d members", len(of), members)
+	}
+	for _, h := range c.h.Hashes {
+		if len(of) > 1 && !compared[h.Member] {
+			compared[h.Member] = true // once is enough
+			c.note("the hash of %s at revision %d, compacted at %d, was compared with none: no other member's is of the same revisions", h.Member, h.Revision, h.CompactRevision)
 		}
 	}
 }

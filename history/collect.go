@@ -176,6 +176,9 @@ func (c *checker) collectWriters() {
 					room = append(room, index(i))
 					c.writers[w] = room[len(room)-1 : len(room) : len(room)]
 				} else if len(has) == 0 || has[len(has)-1] != index(i) {
+					if len(has) == 1 {
+						c.writtenAgain++
+					}
 					c.writers[w] = append(has, index(i))
 				}
 			}

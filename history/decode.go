@@ -1,8 +1,10 @@
 package history
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
+	"io"
 	"strconv"
 	"unicode/utf8"
 )
@@ -339,5 +341,19 @@ func decode(text []byte, l *line, seen interner) error {
 		return nil
 	}
 	*l = line{}
-	return json.Unmarshal(text, l)
+	return strict(text, l)
+}
+
+// strict refuses names that this version does not know: who leaves out half of what was
+// asked for judges something else.
+func strict(text []byte, to any) error {
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.DisallowUnknownFields()
+	if err := d.Decode(to); err != nil {
+		return err
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("more follows its end")
+	}
+	return nil
 }

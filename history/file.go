@@ -244,11 +244,17 @@ func readLines(r io.Reader) (*History, error) {
 		return nil, fmt.Errorf("%w: line 1 can't be read: %w", ErrFormat, err)
 	}
 	p := &parser{h: &History{}, watches: map[int]int{}, seen: interner{}}
-	if err := json.Unmarshal(first, &p.h.Meta); err != nil {
+	var format struct {
+		Format int `json:"format"`
+	}
+	if err := json.Unmarshal(first, &format); err != nil {
 		return nil, fmt.Errorf("%w: line 1 is no meta: %w", ErrFormat, err)
 	}
-	if p.h.Meta.Format != Format {
-		return nil, fmt.Errorf("%w: line 1 says format %d, and this version reads format %d: take the version of quorate that wrote it", ErrFormat, p.h.Meta.Format, Format)
+	if format.Format != Format {
+		return nil, fmt.Errorf("%w: line 1 says format %d, and this version reads format %d: take the version of quorate that wrote it", ErrFormat, format.Format, Format)
+	}
+	if err := strict(first, &p.h.Meta); err != nil {
+		return nil, fmt.Errorf("%w: line 1 is no meta: %w", ErrFormat, err)
 	}
 	if err := p.rest(s); err != nil {
 		return nil, err

@@ -65,7 +65,7 @@ func TestWriterCrash(t *testing.T) {
 		all.Go(func() {
 			for i := range each {
 				if failed := w.Operation(&history.Operation{
-					Client: client, Call: int64(i), Return: int64(i) + 1, Kind: history.Put, Outcome: history.OK, Revision: int64(i),
+					Client: client, Call: int64(i), Return: int64(i) + 1, Kind: history.Put, Outcome: history.OK, Revision: int64(i) + 1,
 					Then: []history.Request{{Kind: history.Put, Key: "/p/k", Value: fmt.Sprint(client, i)}}, Results: []history.Result{{}},
 				}); failed != nil {
 					t.Error(failed)
@@ -127,6 +127,20 @@ func TestReadRefuses(t *testing.T) {
 		{"an outcome that is none", meta + `{"op":{"kind":"txn","outcome":"good"}}` + "\n", `"good" is no outcome`},
 		{"a put of nothing", meta + `{"op":{"kind":"put","outcome":"ok"}}` + "\n", "a put has one request"},
 		{"an end before the begin", meta + `{"op":{"kind":"txn","outcome":"ok","call":2,"return":1}}` + "\n", "it returns at 1, before its call at 2"},
+		{"a field of nobody", meta + `{"op":{"kind":"range","outcome":"ok","keysOnly":true}}` + "\n", `line 2 of the history: json: unknown field "keysOnly"`},
+		{"a field of nobody in the meta", `{"format":1,"colour":"red"}` + "\n", `unknown field "colour"`},
+		{"a call before the begin", meta + `{"op":{"kind":"txn","outcome":"ok","call":-2}}` + "\n", "before the history began"},
+		{"a txn in a txn", meta + `{"op":{"kind":"txn","outcome":"ok","then":[{"kind":"txn","key":"/p/a"}]}}` + "\n", `"txn" is no kind of request`},
+		{"a comparison that is none", meta + `{"op":{"kind":"txn","outcome":"ok","if":[{"key":"/p/a","field":"mod","op":">="}]}}` + "\n", `">=" is no comparison`},
+		{"a field that is none", meta + `{"op":{"kind":"txn","outcome":"ok","if":[{"key":"/p/a","field":"size","op":"="}]}}` + "\n", `"size" is nothing that a condition compares`},
+		{"a range without its result", meta + `{"op":{"kind":"range","outcome":"ok","revision":3,"then":[{"kind":"range","key":"/p/a"}]}}` + "\n", "the result of its range is missing"},
+		{"an answer without a revision", meta + `{"op":{"kind":"put","outcome":"ok","then":[{"kind":"put","key":"/p/a"}]}}` + "\n", "this has 0"},
+		{"more results than requests", meta + `{"op":{"kind":"txn","outcome":"ok","revision":3,"results":[{}]}}` + "\n", "1 results of 0 requests"},
+		{"a lease of no number", meta + `{"op":{"kind":"lease-revoke","outcome":"ok","revision":3}}` + "\n", "an answered lease-revoke names its lease"},
+		{"an answer that never comes", meta + `{"op":{"kind":"txn","outcome":"ok","return":9223372036854775807}}` + "\n", "never returns"},
+		{"a key of others", meta + `{"op":{"kind":"put","outcome":"failed","then":[{"kind":"put","key":"/q/a"}]}}` + "\n", `"/q/a" lies outside the prefix "/p/"`},
+		{"a range over others", meta + `{"op":{"kind":"range","outcome":"failed","then":[{"kind":"range","key":"/p/a","end":"/q"}]}}` + "\n", "reaches beyond the prefix"},
+		{"messages that go back", meta + `{"watch":{"id":1}}` + "\n" + `{"response":{"id":1,"at":5}}` + "\n" + `{"response":{"id":1,"at":4}}` + "\n", "line 4 of the history: a response to watch 1 at 4, behind one at 5"},
 		{"a response to nobody", meta + `{"response":{"id":1,"at":1}}` + "\n", "a response to watch 1, which is not there"},
 		{"a watch twice", meta + `{"watch":{"id":1}}` + "\n" + `{"watch":{"id":1}}` + "\n", "line 3 of the history: watch 1 is there twice"},
 	} {
@@ -159,7 +173,7 @@ func FuzzRead(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(text)
-	f.Add([]byte(`{"format":1,"prefix":"/p/"}` + "\n" + `{"op":{"kind":"txn","outcome":"ok","then":[{"kind":"range","key":"b","end":"a"}],"results":[{},{}]}}` + "\n"))
+	f.Add([]byte(`{"format":1,"prefix":""}` + "\n" + `{"op":{"kind":"txn","outcome":"ok","revision":2,"succeeded":true,"then":[{"kind":"range","key":"b","end":"a"}],"results":[{}]}}` + "\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		h, err := history.Read(bytes.NewReader(packed(t, string(text))))
 		if err != nil {

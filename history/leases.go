@@ -101,7 +101,7 @@ func (r *replayer) ended(rev int64, from, to int) bool {
 func (r *replayer) revoked(op int32) {
 	o := &r.h.Operations[op]
 	l := r.leases[o.Lease]
-	if len(l.grants) > 1 { // granted again
+	if l == nil || len(l.grants) > 1 { // granted again
 		return
 	}
 	for key := range r.attached[o.Lease] {
@@ -133,11 +133,15 @@ func (c *checker) checkLeases() {
 			c.lapse(id, l, rev)
 			late = max(late, c.lateness(l, rev, calls))
 		}
-		for _, i := range l.asked {
-			if o := &c.h.Operations[i]; o.Outcome == OK && o.TTL < 0 { // 0 is less than a second
-				c.gone(id, l, i)
+		for _, list := range [2][]int32{l.asked, l.renews} {
+			for _, i := range list {
+				if o := &c.h.Operations[i]; o.Outcome == OK && o.TTL < 0 { // 0 is less than a second
+					c.gone(id, l, i)
+				}
 			}
 		}
+		c.back(id, l)
+		c.grantedAgain(id, l)
 	}
 	if late > lateNote {
 		c.report.Notes = append(c.report.Notes, fmt.Sprintf("a lease lived %s longer than its time to live, which etcd does not rule out: a new leader lets all leases begin anew", late.Round(time.Millisecond)))
@@ -197,6 +201,65 @@ func (c *checker) gone(id int64, l *lease, i int32) {
 	})
 }
 
+// back: who renews a lease that is over is told so. A renewal is answered by a leader
+// that has made sure that it is one; how long a lease has left, by any that thinks so.
+func (c *checker) back(id int64, l *lease) {
+	if len(l.grants) > 1 { // granted again
+		return
+	}
+	for _, i := range l.renews {
+		o := &c.h.Operations[i]
+		if o.Outcome != OK || o.TTL <= 0 {
+			continue
+		}
+		by, over := c.overBefore(l, o.Call, c.known[i])
+		if over == "" {
+			continue
+		}
+		c.violate(Violation{
+			Rule: LeaseBack, Revision: o.Revision, Operations: append([]int{int(i)}, by...),
+			Title:    fmt.Sprintf("lease %x was renewed at %s, when it was over", id, at(o.Call)),
+			Evidence: []string{c.says(i), over},
+		})
+	}
+}
+
+// overBefore says why a lease was over before a time at which a revision was known, and
+// which operation says so; nothing if that is not sure.
+func (c *checker) overBefore(l *lease, before, known int64) (by []int, why string) {
+	for _, k := range l.revokes {
+		if r := &c.h.Operations[k]; r.Outcome == OK && r.Return < before {
+			return []int{int(k)}, c.says(k)
+		}
+	}
+	for _, rev := range l.lapses {
+		if rev <= known {
+			return nil, fmt.Sprintf("its keys went at revision %d", rev)
+		}
+	}
+	return nil, ""
+}
+
+// grantedAgain: a lease that lives is not granted a second time.
+func (c *checker) grantedAgain(id int64, l *lease) {
+	for _, i := range l.grants {
+		o := &c.h.Operations[i]
+		if o.Outcome != OK {
+			continue
+		}
+		others := &lease{renews: l.renews, grants: slices.DeleteFunc(slices.Clone(l.grants), func(k int32) bool { return k == i || c.h.Operations[k].Return >= o.Call })}
+		until, by := c.promised(others, o.Call)
+		if by < 0 || o.Return >= until || c.h.Operations[by].Return >= o.Call || c.endedBy(l, o.Return) {
+			continue
+		}
+		c.violate(Violation{
+			Rule: LeaseEarly, Revision: o.Revision, Operations: []int{int(i), int(by)},
+			Title:    fmt.Sprintf("lease %x was granted again at %s, before its time to live had passed", id, at(o.Return)),
+			Evidence: []string{c.says(i), c.says(by), fmt.Sprintf("the lease had to live until %s, and nobody revoked it", at(until))},
+		})
+	}
+}
+
 // lateness is how much longer than it had to a lease lived for sure.
 func (c *checker) lateness(l *lease, rev int64, calls []sighting) time.Duration {
 	var until int64
@@ -232,44 +295,54 @@ func (c *checker) lastCalls() []sighting {
 	return calls
 }
 
-// checkAttached: nothing is attached to a lease that is over.
+// checkAttached: nothing is attached to a lease that is over, or not granted yet.
 func (c *checker) checkAttached() {
 	for i := range c.h.Operations {
 		o := &c.h.Operations[i]
-		if !o.writes() {
+		rev, happened := c.applied[index(i)]
+		if !happened || o.Outcome == Failed {
 			continue
 		}
-		branch := o.branch()
-		for j := range branch {
-			if q := &branch[j]; q.Kind == Put && q.Lease != 0 {
-				c.attach(index(i), q)
+		for _, branch := range [2][]Request{o.Then, o.Else} {
+			for j := range branch {
+				q := &branch[j]
+				if q.Kind != Put || q.Lease == 0 {
+					continue
+				}
+				if k := c.find(rev, c.keyID[q.Key]); k >= 0 && c.changes[k].lease == q.Lease && c.changes[k].val == q.Value {
+					c.attach(index(i), q, rev)
+				}
 			}
 		}
 	}
 }
 
-func (c *checker) attach(i int32, q *Request) {
+// attach judges a put that happened at a revision.
+func (c *checker) attach(i int32, q *Request, rev int64) {
 	o, l := &c.h.Operations[i], c.leases[q.Lease]
 	if l == nil || len(l.grants) != 1 {
 		return
 	}
-	over := ""
+	was, over := "was over", ""
 	for _, k := range l.revokes {
-		if by := &c.h.Operations[k]; by.Outcome == OK && by.Return < o.Call {
+		if by := &c.h.Operations[k]; by.Outcome == OK && (by.Return < o.Call || by.Revision > 0 && by.Revision < rev) {
 			over = c.says(k)
 		}
 	}
-	for _, rev := range l.lapses {
-		if rev < o.Revision {
-			over = fmt.Sprintf("its keys went at revision %d", rev)
+	for _, lapsed := range l.lapses {
+		if lapsed < rev {
+			over = fmt.Sprintf("its keys went at revision %d", lapsed)
 		}
+	}
+	if by := &c.h.Operations[l.grants[0]]; by.Outcome == OK && by.Revision >= rev {
+		was, over = "was not granted yet", c.says(l.grants[0])
 	}
 	if over == "" {
 		return
 	}
 	c.violate(Violation{
-		Rule: LeaseAttach, Revision: o.Revision, Operations: []int{int(i)},
-		Title:    fmt.Sprintf("%s was acknowledged at revision %d, when its lease was over", q, o.Revision),
+		Rule: LeaseAttach, Revision: rev, Operations: []int{int(i)},
+		Title:    fmt.Sprintf("%s happened at revision %d, when its lease %s", q, rev, was),
 		Evidence: []string{c.says(i), over},
 	})
 }

@@ -58,20 +58,29 @@ func (c *checker) order() {
 	judgeMembers := c.neverRestarted()
 	members := map[string]int64{}
 	highest, next := c.h.Meta.StartRevision, 0
+	compacted := int64(0)
 	for _, i := range calls {
 		o := &ops[i]
 		for ; next < len(facts) && facts[next].at < o.Call; next++ {
 			f := facts[next]
 			highest = max(highest, f.rev)
-			if judgeMembers && f.op >= 0 && ops[f.op].isKV() && ops[f.op].Endpoint != "" {
+			switch {
+			case f.op < 0:
+			case ops[f.op].Kind == Compact:
+				compacted = max(compacted, f.rev)
+			case judgeMembers && ops[f.op].isKV() && ops[f.op].Endpoint != "":
 				members[ops[f.op].Endpoint] = max(members[ops[f.op].Endpoint], f.rev)
 			}
 		}
 		c.known[i] = highest
-		if o.Outcome != OK || !o.isKV() || o.Revision == 0 {
-			continue
+		switch {
+		case o.Outcome != OK || o.Revision == 0:
+		case o.isKV():
+			c.orderOf(i, members[o.Endpoint])
+			c.readsCompacted(i, compacted)
+		case o.Kind == LeaseGrant || o.Kind == LeaseRevoke:
+			c.orderOfLease(i)
 		}
-		c.orderOf(i, members[o.Endpoint])
 	}
 	c.byRevision = map[int64][]int32{}
 	for i := range ops {
@@ -79,6 +88,51 @@ func (c *checker) order() {
 			c.byRevision[o.Revision] = append(c.byRevision[o.Revision], index(i))
 		}
 	}
+}
+
+// readsCompacted: what was compacted before a linearizable call can't be read by it.
+func (c *checker) readsCompacted(i int32, compacted int64) {
+	o := &c.h.Operations[i]
+	if o.Serializable {
+		return // a member may be behind
+	}
+	branch := o.branch()
+	for j := range branch {
+		if q := &branch[j]; q.Kind == Range && q.Revision > 0 && q.Revision < compacted {
+			c.violate(Violation{
+				Rule: StaleRead, Revision: q.Revision, Operations: append([]int{int(i)}, c.compaction(compacted, o.Call)...),
+				Title:    fmt.Sprintf("%s was answered when all before revision %d was compacted", q, compacted),
+				Evidence: []string{c.says(i), c.knower(compacted, o.Call)},
+			})
+		}
+	}
+}
+
+// compaction finds the call that compacted up to a revision before a time.
+func (c *checker) compaction(rev, before int64) []int {
+	if c.enough(StaleRead) {
+		return nil
+	}
+	for i := range c.h.Operations {
+		if o := &c.h.Operations[i]; o.Kind == Compact && o.Outcome == OK && o.Revision == rev && o.Return < before {
+			return []int{i}
+		}
+	}
+	return nil
+}
+
+// orderOfLease: grants and revocations are agreed upon as writes are. An excerpt has
+// those of before its start revision, too.
+func (c *checker) orderOfLease(i int32) {
+	o := &c.h.Operations[i]
+	if o.Revision >= c.known[i] || c.known[i] == c.h.Meta.StartRevision {
+		return
+	}
+	c.violate(Violation{
+		Rule: RevisionOrder, Revision: o.Revision, Operations: c.withKnower(i),
+		Title:    fmt.Sprintf("a %s was answered at revision %d when revision %d was known before it was called", o.Kind, o.Revision, c.known[i]),
+		Evidence: []string{c.says(i), c.knower(c.known[i], o.Call)},
+	})
 }
 
 func (c *checker) orderOf(i int32, member int64) {
@@ -110,7 +164,7 @@ func (c *checker) facts() ([]fact, []sighting) {
 	facts := make([]fact, 0, len(c.h.Operations))
 	var sightings []sighting
 	for i := range c.h.Operations {
-		if o := &c.h.Operations[i]; o.Outcome == OK && o.Revision > 0 && o.Kind != Compact {
+		if o := &c.h.Operations[i]; o.Outcome == OK && o.Revision > 0 { // what is compacted was, too
 			facts = append(facts, fact{o.Return, o.Revision, index(i)})
 			sightings = append(sightings, sighting{o.Revision, o.Return})
 		}
@@ -172,7 +226,7 @@ func (c *checker) whoKnew(rev, before int64) int {
 		return -1
 	}
 	for i := range c.h.Operations {
-		if o := &c.h.Operations[i]; o.Outcome == OK && o.Revision == rev && o.Return < before && o.Kind != Compact {
+		if o := &c.h.Operations[i]; o.Outcome == OK && o.Revision == rev && o.Return < before {
 			return i
 		}
 	}

@@ -159,7 +159,7 @@ const pageText = `<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
-<title>{{if .Report.OK}}Kept{{else}}Broken{{end}}: {{.Name}}</title>
+<title>{{if not (or .Report.Stats.Operations .Violations)}}Nothing judged{{else if .Report.OK}}Kept{{else}}Broken{{end}}: {{.Name}}</title>
 <style>
 :root{--page:#f7f7f5;--card:#fff;--text:#1c1e21;--soft:#5b6168;--line:#d9dbd8;--call:#d7e4f4;--edge:#3d6ea5;--bad:#b3261e;--badfill:#fbe0dc;--good:#1b6e3c;--code:#eef0ee}
 @media (prefers-color-scheme:dark){:root{--page:#131517;--card:#1c1f22;--text:#e8e9ea;--soft:#a3a9af;--line:#363b40;--call:#22374f;--edge:#7fb0e6;--bad:#ff8a80;--badfill:#4a1f1c;--good:#7bd3a0;--code:#26292d}}
@@ -199,7 +199,8 @@ a{color:var(--edge)}
 <body>
 <main>
 <h1>{{.Name}}</h1>
-{{if .Report.OK}}<p class="verdict kept">✓ Every promise that could be judged was kept.</p>
+{{if not (or .Report.Stats.Operations .Violations)}}<p class="verdict">– The history holds no operations: there was nothing to judge.</p>
+{{else if .Report.OK}}<p class="verdict kept">✓ Every promise that could be judged was kept.</p>
 {{else}}<p class="verdict broken">✗ {{plural (plus .More (len .Violations)) "violation was" "violations were"}} found.</p>{{end}}
 <dl>{{range .Facts}}<div><dt>{{index . 0}}</dt><dd>{{index . 1}}</dd></div>{{end}}</dl>
 {{range .Violations}}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"strings"
 
 	"github.com/klauspost/compress/zstd"
 )
@@ -135,6 +136,42 @@ func parseLine(text []byte, l *line, seen interner) error {
 	return nil
 }
 
+// within refuses what lies outside the prefix: nothing is known of who writes there.
+func (l *line) within(prefix string) error {
+	end := prefixEnd(prefix)
+	inside := func(key string) bool { return strings.HasPrefix(key, prefix) }
+	outside := func(key string) error { return fmt.Errorf("%q lies outside the prefix %q", key, prefix) }
+	switch {
+	case l.Operation != nil:
+		o := l.Operation
+		for i := range o.If {
+			if !inside(o.If[i].Key) {
+				return outside(o.If[i].Key)
+			}
+		}
+		for _, branch := range [2][]Request{o.Then, o.Else} {
+			for i := range branch {
+				switch q := &branch[i]; {
+				case !inside(q.Key):
+					return outside(q.Key)
+				case q.End == "", end == "\x00":
+				case q.End == "\x00" || q.End > end:
+					return fmt.Errorf("a %s up to %q reaches beyond the prefix %q", q.Kind, q.End, prefix)
+				}
+			}
+		}
+	case l.Response != nil:
+		for i := range l.Response.Events {
+			if key := l.Response.Events[i].KV.Key; !inside(key) {
+				return outside(key)
+			}
+		}
+	case l.Initial != nil && !inside(l.Initial.Key):
+		return outside(l.Initial.Key)
+	}
+	return nil
+}
+
 // valid refuses what can't be judged.
 func (o *Operation) valid() error {
 	switch o.Kind {
@@ -151,8 +188,71 @@ func (o *Operation) valid() error {
 	default:
 		return fmt.Errorf("%q is no outcome: it is %s, %s or %s", o.Outcome, OK, Failed, Unknown)
 	}
-	if o.Return < o.Call {
+	switch {
+	case o.Call < 0:
+		return fmt.Errorf("it is called at %d, before the history began", o.Call)
+	case o.Return < o.Call:
 		return fmt.Errorf("it returns at %d, before its call at %d", o.Return, o.Call)
+	case o.Outcome == OK && o.Return == Never:
+		return errors.New("it was answered, and never returns")
+	case o.Outcome == Unknown:
+		o.Return = Never // when its client gave up says nothing
+	}
+	if err := o.validTxn(); err != nil {
+		return err
+	}
+	return o.validAnswer()
+}
+
+// validTxn refuses requests and conditions of an unknown kind.
+func (o *Operation) validTxn() error {
+	for _, branch := range [2][]Request{o.Then, o.Else} {
+		for i := range branch {
+			switch branch[i].Kind {
+			case Put, Delete, Range:
+			default:
+				return fmt.Errorf("%q is no kind of request: it is %s, %s or %s", branch[i].Kind, Put, Delete, Range)
+			}
+		}
+	}
+	for i := range o.If {
+		d := &o.If[i]
+		switch d.Field {
+		case FieldValue, FieldVersion, FieldCreate, FieldMod, FieldLease:
+		default:
+			return fmt.Errorf("%q is nothing that a condition compares", d.Field)
+		}
+		switch d.Op {
+		case "=", "!=", "<", ">":
+		default:
+			return fmt.Errorf("%q is no comparison: it is =, !=, < or >", d.Op)
+		}
+	}
+	return nil
+}
+
+// validAnswer refuses an answer that says too little to be judged.
+func (o *Operation) validAnswer() error {
+	if o.Outcome != OK {
+		return nil
+	}
+	if !o.isKV() {
+		if o.Lease == 0 && o.Kind != Compact {
+			return fmt.Errorf("an answered %s names its lease", o.Kind)
+		}
+		return nil
+	}
+	branch := o.branch()
+	switch {
+	case o.Revision <= 0:
+		return fmt.Errorf("an answered %s has the revision of its answer, and this has %d", o.Kind, o.Revision)
+	case len(o.Results) > len(branch):
+		return fmt.Errorf("it holds %d results of %d requests", len(o.Results), len(branch))
+	}
+	for i := len(o.Results); i < len(branch); i++ {
+		if branch[i].Kind != Put || branch[i].PrevKV {
+			return fmt.Errorf("the result of its %s is missing", branch[i].Kind)
+		}
 	}
 	return nil
 }
@@ -160,6 +260,9 @@ func (o *Operation) valid() error {
 func (p *parser) add(b *batch) error {
 	for i := range b.lines {
 		l := &b.lines[i]
+		if err := l.within(p.h.Meta.Prefix); err != nil {
+			return fmt.Errorf("line %d of the history: %w", b.first+i, err)
+		}
 		switch {
 		case l.Operation != nil:
 			p.seen.operation(l.Operation)
@@ -175,8 +278,12 @@ func (p *parser) add(b *batch) error {
 			if !known {
 				return fmt.Errorf("line %d of the history: a response to watch %d, which is not there before it", b.first+i, l.Response.Watch)
 			}
+			all := p.h.Watches[w].Responses
+			if n := len(all); n > 0 && all[n-1].At > l.Response.At {
+				return fmt.Errorf("line %d of the history: a response to watch %d at %d, behind one at %d", b.first+i, l.Response.Watch, l.Response.At, all[n-1].At)
+			}
 			p.seen.response(&l.Response.WatchResponse)
-			p.h.Watches[w].Responses = append(p.h.Watches[w].Responses, l.Response.WatchResponse)
+			p.h.Watches[w].Responses = append(all, l.Response.WatchResponse) //nolint:gocritic // all are these
 		case l.Hash != nil:
 			p.h.Hashes = append(p.h.Hashes, *l.Hash)
 		case l.Initial != nil:

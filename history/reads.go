@@ -98,13 +98,22 @@ func (r *replayer) ranged(op int32, i int, rev int64, own []effect) {
 	if !overlaps && rev < o.Revision && q.Revision == 0 {
 		rev = o.Revision - 1
 	}
-	if r.ownWrites(op, own, want, res.KVs) {
-		return
-	}
+	r.numberOwn(op, want)
 	all := int64(len(want))
 	more := q.Limit > 0 && all > q.Limit
 	judged := r.list(op, i, rev, want, res.KVs)
-	if judged || all == res.Count && res.More == more {
+	if judged {
+		return
+	}
+	if n := int64(len(res.KVs)); q.Limit > 0 && n > q.Limit {
+		r.violate(Violation{
+			Rule: WrongRead, Revision: rev, Operations: []int{int(op)},
+			Title:    fmt.Sprintf("%s at revision %d found %d keys", q, rev, n),
+			Evidence: []string{r.says(op)},
+		})
+		return
+	}
+	if all == res.Count && res.More == more {
 		return
 	}
 	for k := from; k < to; k++ {
@@ -120,21 +129,18 @@ func (r *replayer) ranged(op int32, i int, rev int64, own []effect) {
 	})
 }
 
-// ownWrites: a range behind a put of its own transaction sees it, with a revision
-// and a version that the transaction gets.
-func (r *replayer) ownWrites(op int32, own []effect, want, got []KeyValue) bool {
-	if len(own) == 0 {
-		return false
-	}
+// numberOwn: a range behind a put of its own transaction sees it, with the revision
+// that the transaction gets.
+func (r *replayer) numberOwn(op int32, want []KeyValue) {
 	for i := range want {
-		if want[i].ModRevision == ownRevision {
-			want[i].ModRevision = r.h.Operations[op].Revision
-			if want[i].CreateRevision == ownRevision {
-				want[i].CreateRevision = r.h.Operations[op].Revision
-			}
+		if want[i].ModRevision != ownRevision {
+			continue
+		}
+		want[i].ModRevision = r.h.Operations[op].Revision
+		if want[i].CreateRevision == ownRevision {
+			want[i].CreateRevision = want[i].ModRevision
 		}
 	}
-	return slices.Equal(want, got)
 }
 
 // ownRevision stands for the revision of the transaction under way.
@@ -214,8 +220,8 @@ func (r *replayer) list(op int32, i int, rev int64, want, got []KeyValue) bool {
 			})
 			return true
 		case b == len(got) || a < len(want) && want[a].Key < got[b].Key:
-			if b == len(got) && q.Limit > 0 && int64(len(got)) >= q.Limit {
-				return differs // pushed out by another, which is judged
+			if b == len(got) && q.Limit > 0 && int64(max(a, len(got))) >= q.Limit {
+				return differs // behind the limit, or pushed out by another, which is judged
 			}
 			r.differs(op, rev, &want[a], nil)
 			differs = true
@@ -304,10 +310,16 @@ func (r *replayer) older(v *Violation, o *Operation, by int32, s *keyState) {
 		return // under way together: only the revision says that it must be there
 	}
 	v.Rule = StaleRead
-	if r.changes[s.by].asked < o.Call {
+	if r.changes[s.by].asked < o.Call && !r.builtUpon(s) {
 		v.Rule = LostWrite
 		v.Evidence = append(v.Evidence, "nobody has read it since")
 	}
+}
+
+// builtUpon: the next put of the key counts this one, so that it is not lost.
+func (r *replayer) builtUpon(s *keyState) bool {
+	n := r.next[s.by]
+	return n >= 0 && !r.changes[n].deleted && r.changes[n].version == s.version+1
 }
 
 func (r *replayer) sameRevisionDiffers(v *Violation, want, got *KeyValue) {

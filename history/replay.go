@@ -229,7 +229,13 @@ func (r *replayer) group(rev int64, from, to int) {
 	switch {
 	case len(acked) > 0:
 		r.sameRevision(rev, acked)
-		r.answered(acked[0], rev, from, to)
+		real := r.likeliest(acked, from, to)
+		r.answered(real, rev, from, to)
+		for _, op := range acked {
+			if op != real {
+				r.impostor(op, rev)
+			}
+		}
 	default:
 		r.unanswered(rev, from, to)
 	}

@@ -32,6 +32,7 @@ const (
 	LeaseEarly      Rule = "lease-early"
 	LeaseKeyStays   Rule = "lease-revoked-key-stays"
 	LeaseAttach     Rule = "lease-attach"
+	LeaseBack       Rule = "lease-back"
 	HashDiffers     Rule = "hash-differs"
 )
 
@@ -41,7 +42,7 @@ func Rules() []Rule {
 		LostWrite, WrongValue, WrongVersion, StaleRead, FutureRead, WrongRead, DuplicateWrite, PhantomWrite, RefusedWrite,
 		SplitTxn, TxnOutcome, RevisionOrder, RevisionBack, NotLinearizable,
 		WatchOrder, WatchDuplicate, WatchMissing, WatchSplit, WatchResume, WatchProgress, WatchPrevKV, WatchCreate, WatchFilter, WatchPhantom,
-		LeaseEarly, LeaseKeyStays, LeaseAttach, HashDiffers,
+		LeaseEarly, LeaseKeyStays, LeaseAttach, LeaseBack, HashDiffers,
 	}
 }
 
@@ -74,6 +75,7 @@ var meanings = map[Rule]string{
 	LeaseEarly:      "A lease ended before its time to live had passed since it was granted or renewed last. Locks and elections held by it were given to another while their owner could rely on them.",
 	LeaseKeyStays:   "A lease was revoked, and a key attached to it is still there.",
 	LeaseAttach:     "A key was attached to a lease that was over, or is attached to another than was asked for.",
+	LeaseBack:       "A lease that was over was renewed. Its owner goes on as if it held what another may hold by now.",
 	HashDiffers:     "Members have different data at the same revision. Find the one that differs from the majority, and replace it.",
 }
 

@@ -16,6 +16,7 @@ type watchCheck struct {
 	last     int64 // highest revision delivered
 	lastAt   int   // response that delivered it
 	first    int64 // lowest
+	created  int64 // revision at which it was told to begin; 0 if it was not
 	progress int64 // revision up to which everything was said to be delivered
 	next     int   // change behind the last one found
 }
@@ -49,6 +50,9 @@ func (c *checker) checkWatches() {
 			for k := range r.Events {
 				w.event(j, &r.Events[k])
 			}
+			if r.Created {
+				w.created = r.Revision
+			}
 			if r.Progress {
 				w.progress = max(w.progress, r.Revision)
 			}
@@ -75,6 +79,9 @@ func (w *watchCheck) event(j int, e *Event) {
 		return
 	case rev < w.watch.StartRevision:
 		w.violate(WatchResume, rev, fmt.Sprintf("began at revision %d and delivered %s", w.watch.StartRevision, e), says(w.w, j, e))
+		return
+	case w.watch.StartRevision == 0 && rev <= w.created:
+		w.violate(WatchResume, rev, fmt.Sprintf("began behind revision %d and delivered %s", w.created, e), says(w.w, j, e))
 		return
 	}
 	i := w.locate(rev, w.keyID[e.KV.Key])
@@ -137,6 +144,8 @@ func (w *watchCheck) content(i, j int, e *Event) {
 	switch {
 	case ch.deleted != e.Deleted:
 		w.violate(WatchPhantom, ch.rev, fmt.Sprintf("delivered %s, where the key was changed otherwise", e), says)
+	case e.Deleted && e.Create:
+		w.violate(WatchCreate, ch.rev, fmt.Sprintf("delivered %s as new", e), says)
 	case e.Deleted:
 	case e.KV.Value != ch.val:
 		w.violate(WrongValue, ch.rev, fmt.Sprintf("delivered %s, which was written with %s", e, clipped(ch.val)), append([]string{says}, w.askedBy(ch)...)...)

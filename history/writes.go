@@ -101,6 +101,56 @@ func (r *replayer) answered(op int32, rev int64, from, to int) {
 	r.compare(op, rev, from, to)
 }
 
+// likeliest is the write that did most of what was seen at a revision, of those that
+// were told it.
+func (r *replayer) likeliest(acked []int32, from, to int) int32 {
+	best, most := acked[0], -1
+	for _, op := range acked {
+		n := 0
+		for _, q := range r.h.Operations[op].branch() {
+			for i := from; i < to && len(acked) > 1; i++ {
+				w := &r.changes[i]
+				if w.observed() && inRange(r.keys[w.key], q.Key, q.End) && (q.Kind == Put && !w.deleted && q.Value == w.val || q.Kind == Delete && w.deleted) {
+					n++
+				}
+			}
+		}
+		if n > most {
+			best, most = op, n
+		}
+	}
+	return best
+}
+
+// impostor judges a write that was told the revision of another.
+func (r *replayer) impostor(op int32, rev int64) {
+	o := &r.h.Operations[op]
+	if o.Kind == Txn {
+		r.outcome(op, rev-1)
+	}
+	if !r.covered.has(rev) || r.enough(LostWrite, WrongVersion) {
+		return
+	}
+	for _, q := range o.branch() {
+		if q.Kind != Put {
+			continue
+		}
+		i := r.find(rev, r.keyID[q.Key])
+		if i < 0 || r.changes[i].op != op || r.changes[i].observed() || r.elsewhere(op, rev) >= 0 {
+			return // whoever saw it, or the other there, is judged
+		}
+		r.violate(Violation{
+			Rule: LostWrite, Revision: rev, Operations: []int{int(op)},
+			Title: fmt.Sprintf("%s was acknowledged at revision %d and is not there", short(o), rev),
+			Evidence: []string{
+				r.says(op),
+				fmt.Sprintf("the truth watch tells everything of revision %d, and not %s", rev, q.Key),
+			},
+		})
+		return
+	}
+}
+
 // compare holds what an operation must have done against what was seen.
 func (r *replayer) compare(op int32, rev int64, from, to int) {
 	for i := from; i < to; i++ {
@@ -108,6 +158,9 @@ func (r *replayer) compare(op int32, rev int64, from, to int) {
 		e := slices.IndexFunc(r.effects, func(e effect) bool { return e.key == w.key })
 		switch {
 		case e < 0 && w.op >= 0 && w.op != op: // of another write that was told the same revision
+			if w.said&byTruth == 0 && r.covered.has(rev) {
+				w.said |= dropped
+			}
 		case e < 0 || r.effects[e].deleted != w.deleted:
 			if e >= 0 {
 				r.effects[e].found = true
@@ -249,7 +302,7 @@ func (r *replayer) unanswered(rev int64, from, to int) {
 		}
 		puts = true
 		for _, candidate := range r.writers[written{w.key, w.val}] {
-			if r.h.Operations[candidate].Outcome == Unknown {
+			if r.h.Operations[candidate].Outcome == Unknown && (op < 0 || !r.mayHappen(op, rev)) {
 				op = candidate
 			}
 		}
@@ -264,6 +317,12 @@ func (r *replayer) unanswered(rev int64, from, to int) {
 	for i := from; i < to; i++ {
 		r.blame(index(i))
 	}
+}
+
+// mayHappen: the unanswered call was made before the revision, and has not happened yet.
+func (r *replayer) mayHappen(op int32, rev int64) bool {
+	_, happened := r.applied[op]
+	return !happened && r.known[op] < rev
 }
 
 // unknownHappened judges an operation without an answer whose value was seen.
@@ -407,6 +466,16 @@ func (r *replayer) phantom(i int32) {
 			return
 		}
 	}
+	if op := r.refusedDelete(w); op >= 0 {
+		o := &r.h.Operations[op]
+		w.op = op
+		r.violate(Violation{
+			Rule: RefusedWrite, Revision: w.rev, Operations: []int{int(op)},
+			Title:    fmt.Sprintf("%s was refused, and %s was deleted at revision %d by nobody else", short(o), r.keys[w.key], w.rev),
+			Evidence: []string{r.says(op), "seen: " + r.changed(w)},
+		})
+		return
+	}
 	title := fmt.Sprintf("%s was written at revision %d by nobody", r.keys[w.key], w.rev)
 	if w.deleted {
 		title = fmt.Sprintf("%s was deleted at revision %d by nobody", r.keys[w.key], w.rev)
@@ -414,6 +483,23 @@ func (r *replayer) phantom(i int32) {
 	r.violate(Violation{Rule: PhantomWrite, Revision: w.rev, Title: title, Evidence: []string{
 		"seen: " + r.changed(w), "no call that was answered, refused or left open accounts for it, and no lease",
 	}})
+}
+
+// refusedDelete finds the last call before a deletion by nobody that asked for it and was
+// refused; -1 if there is none.
+func (r *replayer) refusedDelete(w *change) int32 {
+	last := index(-1)
+	if !w.deleted || r.enough(RefusedWrite) {
+		return last
+	}
+	for i := range r.h.Operations {
+		o := &r.h.Operations[i]
+		if o.Outcome == Failed && r.known[i] < w.rev && o.Call < r.seen.time(w.rev) && r.deletesKey(index(i), w.key) &&
+			(last < 0 || o.Call > r.h.Operations[last].Call) {
+			last = index(i)
+		}
+	}
+	return last
 }
 
 // outcome: a transaction tells whether its conditions held.

@@ -72,6 +72,7 @@ var Bugs = []Bug{
 	{"a key that outlives its lease", history.LeaseKeyStays, stays},
 	{"a key attached to a lease that is over", history.LeaseAttach, attachOver},
 	{"an event with another lease", history.LeaseAttach, attachOther},
+	{"a lease that is renewed when it is revoked", history.LeaseBack, renewed},
 	{"a member with other data", history.HashDiffers, hash},
 }
 

@@ -280,6 +280,15 @@ func attachOver(h *history.History) error {
 	return nil
 }
 
+func renewed(h *history.History) error {
+	t := newTail(h)
+	id := t.granted()
+	t.op(history.Operation{Kind: history.LeaseRevoke, Lease: id, Revision: t.rev})
+	t.op(history.Operation{Kind: history.LeaseRenew, Lease: id, TTL: 1, Revision: t.rev})
+	t.told()
+	return nil
+}
+
 func attachOther(h *history.History) error {
 	s, err := pickEvent(h, follower, func(s spot) bool { return s.event().KV.Lease != 0 })
 	if err == nil {

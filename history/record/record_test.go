@@ -37,7 +37,7 @@ func TestWhatIsRecorded(t *testing.T) {
 	c := dial(t, rec, n)
 	ctx := t.Context()
 	put := want(t, c.Put(ctx, "/a", "1", 0), history.OK)
-	if put.Revision != 2 || put.Endpoint != n.client || put.Client != c.ID() {
+	if put.Revision != 2 || put.Endpoint != n.Client || put.Client != c.ID() {
 		t.Errorf("put: %+v", put)
 	}
 	again := want(t, c.Do(ctx, history.Operation{Kind: history.Put, Then: []history.Request{{Kind: history.Put, Key: "/a", Value: "2", PrevKV: true}}}), history.OK)
@@ -167,7 +167,7 @@ func TestOutcomes(t *testing.T) {
 		broken <- c.Put(long, "/broken", "5", 0)
 	}()
 	n.until("on its way", func(context.Context) bool { return c.Etcd().ActiveConnection().GetState().String() == "READY" })
-	n.kill()
+	n.Kill()
 	if op := <-broken; op.Outcome == history.OK {
 		t.Errorf("a killed member answered: %+v", op)
 	}

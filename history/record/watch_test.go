@@ -59,7 +59,7 @@ func TestWatch(t *testing.T) {
 	}, events); diff != "" {
 		t.Errorf("events (-want +got):\n%s", diff)
 	}
-	if !all.Responses[0].Created || all.Endpoint != n.client || all.StartRevision != 2 {
+	if !all.Responses[0].Created || all.Endpoint != n.Client || all.StartRevision != 2 {
 		t.Errorf("the watch: %+v", all)
 	}
 
@@ -104,8 +104,8 @@ func TestTruthGoesOn(t *testing.T) {
 		}
 	}
 	write(20)
-	n.kill()
-	n.start()
+	n.Kill()
+	n.Start()
 	n.until("back", func(ctx context.Context) bool { return c.Get(ctx, "/t/a", "").Outcome == history.OK })
 	write(20)
 	n.signal(syscall.SIGSTOP)
