@@ -1,0 +1,258 @@
+package datadir
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"os"
+	"sync"
+	"time"
+)
+
+const (
+	// hashBytes of SHA-256 stand behind the database in a snapshot.
+	hashBytes = sha256.Size
+	// diskSector divides the size of every database, and not that of a snapshot.
+	diskSector = 512
+	// hashChunk is what is read at once to hash a file.
+	hashChunk = 1 << 20
+)
+
+// CheckOptions say what a snapshot may lack.
+type CheckOptions struct {
+	// AllowNoHash takes a database without the hash behind it, as one copied from a
+	// data directory is: whether its content is what etcd wrote can't be known then.
+	AllowNoHash bool
+}
+
+// SnapshotInfo is what a whole snapshot holds.
+type SnapshotInfo struct {
+	Info
+	// SHA256 of the database in hex, without the hash behind it. Verified says that
+	// this hash was there and agrees.
+	SHA256   string
+	Verified bool
+	// Keys are those that are there at Revision, and Records what is left of all
+	// revisions.
+	Keys, Records int64
+	// Took is how long the check was.
+	Took time.Duration
+}
+
+// CheckSnapshot reads the whole file at path and says whether it is a snapshot as
+// Maintenance.Snapshot sends it and etcdctl saves it, of any etcd 3: complete, equal
+// to its SHA-256, of sound structure, and with records that etcd can have written.
+// It needs some 20 bytes of memory for each key.
+//
+// Errors: fs.ErrNotExist, ErrInUse, ErrEmpty, ErrTruncated, ErrAltered,
+// ErrNotDatabase, ErrNotEtcd, ErrStructure, and ErrNoHash unless the options allow
+// it. The message names the file, what was found, and the next step.
+func CheckSnapshot(ctx context.Context, path string, o CheckOptions) (SnapshotInfo, error) {
+	start := time.Now()
+	file, err := openLocked(ctx, path)
+	if err != nil {
+		return SnapshotInfo{}, err
+	}
+	defer func() { _ = file.Close() }() // read-only handle
+	info, err := checkFile(ctx, file, o)
+	if err != nil {
+		return SnapshotInfo{}, fmt.Errorf("%s: %w", path, err)
+	}
+	info.Took = time.Since(start)
+	return info, nil
+}
+
+// checkFile checks an open snapshot: its hash and, beside that, what it holds.
+func checkFile(ctx context.Context, file *os.File, o CheckOptions) (SnapshotInfo, error) {
+	stat, err := file.Stat()
+	if err != nil {
+		return SnapshotInfo{}, err
+	}
+	if _, err = openPages(file, stat.Size()); err != nil {
+		return SnapshotInfo{}, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var info SnapshotInfo
+	var contentErr error
+	var walking sync.WaitGroup
+	walking.Go(func() { info, _, contentErr = checkContent(ctx, file, true) })
+	var sum string
+	var verified bool
+	sums, err := hashFile(ctx, file)
+	if err == nil {
+		sum, verified, err = judgeHash(file, sums, o)
+	}
+	if err != nil {
+		// What the content looks like doesn't matter any more.
+		cancel()
+	}
+	walking.Wait()
+	if err = cmp.Or(err, contentErr); err != nil {
+		return SnapshotInfo{}, err
+	}
+	info.SHA256, info.Verified = sum, verified
+	return info, nil
+}
+
+// judgeHash compares the hash behind the database.
+func judgeHash(file *os.File, sums *tailHash, o CheckOptions) (sum string, verified bool, err error) {
+	p, err := newPager(file)
+	if err != nil {
+		return "", false, err
+	}
+	without, all, last := sums.sums()
+	switch extra := sums.size - p.size(); {
+	case sums.size%diskSector == hashBytes && without == last:
+		return hex.EncodeToString(without[:]), true, nil
+	case sums.size%diskSector == hashBytes:
+		return "", false, fmt.Errorf("%w: its SHA-256 is %x, and %x stands behind it; use another one, or copy it again", ErrAltered, without, last)
+	case extra > 0 && extra < hashBytes:
+		return "", false, fmt.Errorf("%w: only %d of the %d bytes of the hash behind it are there; use another one, or copy it again", ErrTruncated, extra, hashBytes)
+	case extra%p.pageSize != 0:
+		return "", false, fmt.Errorf("%w: %d bytes follow its %d pages that are neither a hash nor pages; use another one, or copy it again", ErrAltered, extra, p.pages)
+	case !o.AllowNoHash:
+		return "", false, fmt.Errorf("%w: it seems to be copied from a data directory, or its end is missing; take a snapshot with etcdctl snapshot save or quorate backup, or allow a database without a hash", ErrNoHash)
+	}
+	return hex.EncodeToString(all[:]), false, nil
+}
+
+// checkContent walks over everything in the file once. The records of the key
+// bucket are looked at and counted only where records says so.
+func checkContent(ctx context.Context, file *os.File, records bool) (SnapshotInfo, *pager, error) {
+	var reached bitmap
+	db, err := newDB(ctx, file, func(p *pager) bitmap {
+		reached = newBitmap(p.pages)
+		return reached
+	})
+	if err != nil {
+		return SnapshotInfo{}, nil, err
+	}
+	info := SnapshotInfo{Info: db.info}
+	visit := func(_, _ []byte, _ bool) error { return nil }
+	if records {
+		visit = info.count(newKeySet())
+	}
+	// From the newest on: the first sight of a key says whether it is there.
+	err = db.scan(ctx, keyBucket, walk{order: descending, reached: reached, visit: visit})
+	if err != nil {
+		return SnapshotInfo{}, nil, fmt.Errorf("bucket %q: %w", keyBucket, err)
+	}
+	for name, b := range db.buckets {
+		if known(name) {
+			continue
+		}
+		if err := db.pager.checkUnknown(ctx, b, reached, 0); err != nil {
+			return SnapshotInfo{}, nil, fmt.Errorf("bucket %.40q: %w", name, err)
+		}
+	}
+	return info, db.pager, db.pager.checkFree(reached)
+}
+
+// count holds each record to what etcd writes, and counts it.
+func (i *SnapshotInfo) count(seen *keySet) func(key, value []byte, _ bool) error {
+	return func(key, value []byte, _ bool) error {
+		c, err := parseChange(key, value)
+		if err == nil {
+			err = c.check()
+		}
+		if err != nil {
+			return err
+		}
+		i.Records++
+		if !c.Placeholder() && seen.add(c.Key) && !c.Deleted {
+			i.Keys++
+		}
+		return nil
+	}
+}
+
+// known reports whether readInfo or checkContent reads the bucket.
+func known(name string) bool {
+	switch name {
+	case keyBucket, metaBucket, leaseBucket, alarmBucket, clusterBucket, membersBucket, removedMembersBucket, authBucket, usersBucket, rolesBucket:
+		return true
+	}
+	return false
+}
+
+// checkUnknown walks over a bucket that is not etcd's, and over those within it.
+func (p *pager) checkUnknown(ctx context.Context, b bucket, reached bitmap, depth int) error {
+	if depth == maxDepth {
+		return fmt.Errorf("%w: buckets lie %d deep in each other", ErrStructure, depth)
+	}
+	return p.run(ctx, b, walk{reached: reached, visit: func(_, value []byte, nested bool) error {
+		if !nested {
+			return nil
+		}
+		inner, err := parseBucket(value)
+		if err != nil {
+			return err
+		}
+		return p.checkUnknown(ctx, inner, reached, depth+1)
+	}})
+}
+
+// tailHash hashes a stream, and keeps apart the last bytes of it, which may be the
+// hash of all before.
+type tailHash struct {
+	sum  hash.Hash
+	tail []byte
+	size int64
+}
+
+func newTailHash() *tailHash {
+	return &tailHash{sum: sha256.New(), tail: make([]byte, 0, 2*hashBytes)}
+}
+
+// Write never fails.
+func (t *tailHash) Write(p []byte) (int, error) {
+	n := len(p)
+	t.size += int64(n)
+	if n >= hashBytes {
+		_, _ = t.sum.Write(t.tail)
+		_, _ = t.sum.Write(p[:n-hashBytes])
+		t.tail = append(t.tail[:0], p[n-hashBytes:]...)
+		return n, nil
+	}
+	t.tail = append(t.tail, p...)
+	if over := len(t.tail) - hashBytes; over > 0 {
+		_, _ = t.sum.Write(t.tail[:over])
+		t.tail = t.tail[:copy(t.tail, t.tail[over:])]
+	}
+	return n, nil
+}
+
+// sums are the hash of all but the last bytes, that of everything, and those last
+// bytes. Nothing can be written afterwards.
+func (t *tailHash) sums() (without, all, last [hashBytes]byte) {
+	t.sum.Sum(without[:0])
+	_, _ = t.sum.Write(t.tail)
+	t.sum.Sum(all[:0])
+	copy(last[:], t.tail)
+	return without, all, last
+}
+
+func hashFile(ctx context.Context, file *os.File) (*tailHash, error) {
+	sums := newTailHash()
+	buf := make([]byte, hashChunk)
+	for off := int64(0); ; {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		n, err := file.ReadAt(buf, off)
+		_, _ = sums.Write(buf[:n])
+		off += int64(n)
+		switch {
+		case errors.Is(err, io.EOF):
+			return sums, nil
+		case err != nil:
+			return nil, err
+		}
+	}
+}
