@@ -72,7 +72,7 @@ check: ## All that must hold before a change lands: lint, fmt-check, generate-ch
 	if [[ -n $$failed ]]; then echo "check: failed:$$failed" >&2; exit 1; fi
 
 .PHONY: check-slow
-check-slow: $(GOTESTSUM) etcd-releases etcd-debian ## What takes too long for every change: fuzzing, older etcds, all tests three times shuffled, the console in a browser, prove-ground.
+check-slow: $(GOTESTSUM) etcd-releases etcd-debian s3-server ## What takes too long for every change: fuzzing, older etcds, all tests three times shuffled, the console in a browser, prove-ground.
 	@$(MAKE) fuzz
 	@QUORATE_ETCD_RELEASES=$(CURDIR)/.cache/etcd $(TESTENV) $(GOTESTSUM) --format pkgname -- -run TestOlderEtcd -count 1 -timeout 20m ./test/e2e ./inspect
 	@$(TESTENV) $(GOTESTSUM) --format pkgname -- $(RACE) -p $(P) -count 3 -shuffle on -timeout 60m $(PKG)
@@ -103,7 +103,7 @@ $(DEBIAN_ETCD):
 # gotestsum ends with the tests that were skipped, each with its reason, the
 # failures, and a line with the counts; nothing may be printed after it.
 .PHONY: test
-test: $(GOTESTSUM) ## Run all tests with the race detector; PKG=./store/... RUN=TestName.
+test: $(GOTESTSUM) s3-server ## Run all tests with the race detector; PKG=./store/... RUN=TestName.
 	@mkdir -p $(RESULTS)
 	@echo "Not part of this: what make check-slow runs (fuzzing, repetition, prove-ground), since it takes an hour."
 	@$(if $(RACE),,echo "SKIPPED: the race detector, since there is no C compiler ($$(go env CC)): install gcc.")
@@ -144,6 +144,7 @@ prove-load: build ## Show what load and checker promise, a line each (two hours)
 
 include test/repro/repro.mk
 include test/perf/perf.mk
+include test/s3lab/s3lab.mk
 
 .PHONY: lint
 lint: $(GOLANGCI) ## Run golangci-lint.
