@@ -1,0 +1,146 @@
+package backup
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/quorate/quorate/etcd"
+)
+
+const (
+	// watchEvery is how often the member is looked at while it is read.
+	watchEvery = 2 * time.Second
+	// stallTime is how long a stream may bring nothing.
+	stallTime = time.Minute
+	// minGrowth is what a database may grow in any case while it is read, in bytes.
+	minGrowth = 512 << 20
+	// nearQuota is the share of its quota from which on a database is not to grow
+	// because of us.
+	nearQuota = 0.9
+	// spoolFloor is what stays free on the spool's disk unless asked otherwise.
+	spoolFloor = 256 << 20
+	packedFile = "packed"
+)
+
+var (
+	// ErrGrowing says that the member's database grows too much while it is read.
+	ErrGrowing = errors.New("the database grows while it is read")
+	// ErrStalled says that the member sends nothing any more.
+	ErrStalled = errors.New("the member sends nothing any more")
+	// ErrBehind says that what the member sent is older than what the leader had before.
+	ErrBehind = errors.New("the member was behind")
+)
+
+// packed is what is stored of a spooled database.
+type packed struct {
+	path   string
+	size   int64
+	sha256 string
+}
+
+// spoolFrom streams the member's snapshot into the spool and packs it beside that, so
+// that both end at nearly the same time.
+func spoolFrom(ctx context.Context, s *etcd.Surveyor, from Source, spool *Spool, p packing, tell func(done int64)) (packed, error) {
+	group, ctx := errgroup.WithContext(ctx)
+	streaming, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	group.Go(func() error {
+		err := s.Snapshot(streaming, from.Endpoint, spool)
+		if cause := context.Cause(streaming); err != nil && cause != nil && ctx.Err() == nil {
+			err = cause
+		}
+		if err == nil {
+			err = spool.file.Sync()
+		}
+		spool.End(err)
+		stop(nil)
+		return err
+	})
+	group.Go(func() error {
+		watchGrowth(streaming, s, from, spool, stop, tell)
+		return nil
+	})
+	var out packed
+	group.Go(func() (err error) {
+		out, err = packFile(ctx, spool, p)
+		return err
+	})
+	return out, group.Wait()
+}
+
+// watchGrowth stops a stream that brings nothing, or while which the database grows: a
+// read transaction that lasts keeps etcd from using its pages again.
+func watchGrowth(ctx context.Context, s *etcd.Surveyor, from Source, spool *Spool, stop context.CancelCauseFunc, tell func(done int64)) {
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	var had int64
+	moved := time.Now()
+	allowed := from.Status.DBSize + max(minGrowth, from.Status.DBSize/4)
+	if quota := from.Status.DBQuota; quota > 0 {
+		allowed = min(allowed, max(int64(float64(quota)*nearQuota), from.Status.DBSize))
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		size := spool.Size()
+		tell(size)
+		if size > had {
+			had, moved = size, time.Now()
+		} else if time.Since(moved) > stallTime {
+			stop(fmt.Errorf("%s at %s: %w: %d bytes came, the last %s ago", from.Name, from.Endpoint, ErrStalled, size, time.Since(moved).Round(time.Second)))
+			return
+		}
+		for _, m := range s.Survey(ctx, 0).Members {
+			if m.ID == from.ID && m.Answered && m.Status.DBSize > allowed {
+				stop(fmt.Errorf("%s at %s: %w: from %d to %d bytes, and %d are allowed, since a backup under way keeps etcd from using space again: take it when less is written, or put the spool on a faster disk",
+					from.Name, from.Endpoint, ErrGrowing, from.Status.DBSize, m.Status.DBSize, allowed))
+				return
+			}
+		}
+	}
+}
+
+// packFile packs the spooled file while it grows.
+func packFile(ctx context.Context, spool *Spool, p packing) (out packed, err error) {
+	r, err := spool.Follow(ctx)
+	if err != nil {
+		return packed{}, err
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	out.path = filepath.Join(spool.Dir(), packedFile)
+	f, err := os.OpenFile(out.path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return packed{}, fmt.Errorf("spool: %w", err)
+	}
+	sum := sha256.New()
+	count := &counter{to: io.MultiWriter(f, sum)}
+	err = p.write(count, r)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return packed{}, err
+	}
+	out.size, out.sha256 = count.n, hex.EncodeToString(sum.Sum(nil))
+	return out, nil
+}
+
+type counter struct {
+	to io.Writer
+	n  int64
+}
+
+func (c *counter) Write(p []byte) (int, error) {
+	n, err := c.to.Write(p)
+	c.n += int64(n)
+	return n, err
+}
