@@ -30,6 +30,8 @@ type peer struct {
 type built struct {
 	quorate, peer, etcd  string
 	version, etcdVersion string
+	// fixture is a snapshot that lanes begin with; empty: they begin empty.
+	fixture string
 }
 
 // cache is where peers are kept, below the repository's root.
@@ -149,6 +151,11 @@ func (l *lane) start(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = log.Close() }()
+	if l.fixture != "" {
+		if err = l.seed(ctx, urls[1]); err != nil {
+			return err
+		}
+	}
 	l.server = exec.CommandContext(ctx, l.etcd, "--name=one", "--data-dir="+filepath.Join(l.dir, "data"), "--log-level=warn",
 		"--listen-client-urls="+urls[0], "--advertise-client-urls="+urls[0],
 		"--listen-peer-urls="+urls[1], "--initial-advertise-peer-urls="+urls[1], "--initial-cluster=one="+urls[1])
@@ -190,8 +197,10 @@ func (l *lane) ask(ctx context.Context, do func(*clientv3.Client) error) error {
 // ended is a program that ran to its end.
 type ended struct {
 	stdout []byte
-	// cpu, in user and system mode, of the whole process.
-	cpu time.Duration
+	// cpu, in user and system mode, of the whole process, and how long it ran.
+	cpu, took time.Duration
+	// rss is the most memory it had, files that it mapped included, in bytes.
+	rss int64
 }
 
 // program runs one and measures its CPU time. Meanwhile, if given, is called once it
@@ -202,6 +211,7 @@ func (l *lane) program(ctx context.Context, meanwhile func(ctx context.Context) 
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	began := time.Now()
 	if err := cmd.Start(); err != nil {
 		return ended{}, err
 	}
@@ -216,7 +226,11 @@ func (l *lane) program(ctx context.Context, meanwhile func(ctx context.Context) 
 	if err != nil {
 		return ended{}, err
 	}
-	return ended{stdout: stdout.Bytes(), cpu: cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()}, nil
+	e := ended{stdout: stdout.Bytes(), cpu: cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime(), took: time.Since(began)}
+	if usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
+		e.rss = usage.Maxrss << 10
+	}
+	return e, nil
 }
 
 // stall stops the etcd for a time, some time after it was called.

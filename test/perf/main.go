@@ -34,6 +34,8 @@ type comparison struct {
 	peer peer
 	// metrics that each run gives, in the order of the report.
 	metrics []metric
+	// prepare, if not nil, is called once, before the pairs.
+	prepare func(ctx context.Context, dir string, b *built) error
 	// ours and theirs do one run each, on an etcd that nobody used before.
 	ours, theirs func(ctx context.Context, l *lane) (sample, error)
 }
@@ -42,7 +44,7 @@ type comparison struct {
 type sample map[string]float64
 
 func comparisons() []comparison {
-	return []comparison{benchPut(), benchRange(), benchStall()}
+	return []comparison{benchPut(), benchRange(), benchStall(), backupFull(), backupRestore()}
 }
 
 var errUsage = errors.New("usage: perf [-pairs N] [-json FILE] NAME | list")
@@ -70,7 +72,7 @@ func run(ctx context.Context, args []string, out, progress io.Writer) int {
 	}
 	if c == nil {
 		for _, c := range comparisons() {
-			say(out, "%-12s %s\n", c.name, c.claim)
+			say(out, "%-14s %s\n", c.name, c.claim)
 		}
 		return 0
 	}
@@ -117,6 +119,12 @@ func compare(ctx context.Context, c *comparison, pairs int, progress io.Writer) 
 	built, err := build(ctx, dir, c.peer, progress)
 	if err != nil {
 		return nil, err
+	}
+	if c.prepare != nil {
+		say(progress, "preparing\n")
+		if err := c.prepare(ctx, dir, built); err != nil {
+			return nil, err
+		}
 	}
 	r := newReport(c, built)
 	for i := range pairs {
