@@ -49,6 +49,9 @@ func Prove(ctx context.Context, entry *catalog.Entry, o ProveOptions) (*catalog.
 	if entry.Point == nil {
 		return nil, fmt.Errorf("%s: %w: it has no manifest that can be read: %w", entry.Ref, ErrUnproven, entry.Err)
 	}
+	if older(o.Etcd.Version, entry.Point.EtcdVersion) {
+		return nil, fmt.Errorf("prove %s: %w: it is of etcd %s, on whose data etcd %s does not start: name a newer one", entry.Ref, ErrUnproven, entry.Point.EtcdVersion, o.Etcd.Version)
+	}
 	if o.Progress == nil {
 		o.Progress = func(Progress) {}
 	}
@@ -72,6 +75,19 @@ func Prove(ctx context.Context, entry *catalog.Entry, o ProveOptions) (*catalog.
 		return nil, fmt.Errorf("prove %s: %w: %w", entry.Ref, ErrUnproven, err)
 	}
 	return &p.proof, nil
+}
+
+// older reports whether an etcd has an older minor version than another; what can't be
+// read is not.
+func older(a, b string) bool {
+	var majorA, minorA, majorB, minorB int
+	if _, err := fmt.Sscanf(a, "%d.%d", &majorA, &minorA); err != nil {
+		return false
+	}
+	if _, err := fmt.Sscanf(b, "%d.%d", &majorB, &minorB); err != nil {
+		return false
+	}
+	return majorA < majorB || majorA == majorB && minorA < minorB
 }
 
 type prover struct {

@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"bufio"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -28,7 +29,9 @@ const (
 	nearQuota = 0.9
 	// spoolFloor is what stays free on the spool's disk unless asked otherwise.
 	spoolFloor = 256 << 20
-	packedFile = "packed"
+	// spoolBuffer is what is written to the spool at once.
+	spoolBuffer = 256 << 10
+	packedFile  = "packed"
 )
 
 var (
@@ -54,13 +57,16 @@ func spoolFrom(ctx context.Context, s *etcd.Surveyor, from Source, spool *Spool,
 	streaming, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	group.Go(func() error {
-		err := s.Snapshot(streaming, from.Endpoint, spool)
+		// The connection brings 16 KiB at a time.
+		buffered := bufio.NewWriterSize(spool, spoolBuffer)
+		err := s.Snapshot(streaming, from.Endpoint, buffered)
+		if err == nil {
+			err = buffered.Flush()
+		}
 		if cause := context.Cause(streaming); err != nil && cause != nil && ctx.Err() == nil {
 			err = cause
 		}
-		if err == nil {
-			err = spool.file.Sync()
-		}
+		// It is not synced: who loses the spool loses the backup under way with it.
 		spool.End(err)
 		stop(nil)
 		return err

@@ -336,18 +336,33 @@ func (d *draft) publish(ctx context.Context) (again bool, err error) {
 	return false, nil
 }
 
-// examine reads the whole file: its hash, its structure, every record, and its HashKV.
+// examine reads the whole file: its hash, its structure, every record, and, at the same
+// time, its HashKV.
 func examine(ctx context.Context, path string) (info datadir.SnapshotInfo, sum catalog.HashKV, err error) {
-	if info, err = datadir.CheckSnapshot(ctx, path, datadir.CheckOptions{}); err != nil {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() (err error) {
+		info, err = datadir.CheckSnapshot(ctx, path, datadir.CheckOptions{})
+		return err
+	})
+	var hash datadir.KVHash
+	var unhashed error
+	group.Go(func() error {
+		hash, unhashed = hashKV(ctx, path)
+		return nil // the check says better what is wrong with the file
+	})
+	if err = group.Wait(); err != nil {
 		return info, sum, err
 	}
+	return info, catalog.HashKV{Hash: hash.Hash, Revision: hash.Revision, CompactRevision: hash.CompactRevision}, unhashed
+}
+
+func hashKV(ctx context.Context, path string) (hash datadir.KVHash, err error) {
 	db, err := datadir.OpenDB(ctx, path)
 	if err != nil {
-		return info, sum, err
+		return hash, err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	h, err := db.HashKV(ctx, 0)
-	return info, catalog.HashKV{Hash: h.Hash, Revision: h.Revision, CompactRevision: h.CompactRevision}, err
+	return db.HashKV(ctx, 0)
 }
 
 // upload stores the packed file below the directory of its point. Reason says why its

@@ -194,11 +194,11 @@ func (p *Pool) Client(target Target) (*clientv3.Client, error) {
 
 // Dial returns a client of one member. It connects in the background: errors of
 // the connection come from the calls made on it.
-func Dial(targets ...Target) (*clientv3.Client, error) { return dial(0, targets...) }
+func Dial(targets ...Target) (*clientv3.Client, error) { return dial(0, nil, targets...) }
 
 // dial lets a call be tried so often; 0 is the client's own choice, which tries one
 // whose token is refused over and over until its time is up.
-func dial(tries uint, targets ...Target) (*clientv3.Client, error) {
+func dial(tries uint, more []grpc.DialOption, targets ...Target) (*clientv3.Client, error) {
 	if len(targets) == 0 {
 		return nil, errors.New("dial etcd: no endpoint")
 	}
@@ -226,7 +226,7 @@ func dial(tries uint, targets ...Target) (*clientv3.Client, error) {
 		DialKeepAliveTime:    10 * time.Second,
 		DialKeepAliveTimeout: 3 * time.Second,
 		Logger:               zap.NewNop(),
-		DialOptions:          options,
+		DialOptions:          append(options, more...),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("dial etcd at %s: %w", strings.Join(endpoints, ","), err)

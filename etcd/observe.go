@@ -8,6 +8,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 )
 
@@ -42,9 +43,11 @@ type Observer struct {
 }
 
 // Observe connects to a member in the background. Close it.
-func Observe(target Target) (*Observer, error) {
+func Observe(target Target) (*Observer, error) { return observe(target) }
+
+func observe(target Target, more ...grpc.DialOption) (*Observer, error) {
 	// Who logs in by itself writes: Login is called where it is meant.
-	c, err := dial(1, Target{Endpoint: target.Endpoint, TLS: target.TLS})
+	c, err := dial(1, more, Target{Endpoint: target.Endpoint, TLS: target.TLS})
 	if err != nil {
 		return nil, err
 	}
