@@ -407,3 +407,13 @@ func TestJudge(t *testing.T) {
 		}
 	}
 }
+
+// TestLatencyCountsFromDue: a request that was sent late took long, however soon it was
+// answered then.
+func TestLatencyCountsFromDue(t *testing.T) {
+	const took = 100 // of which the first tenth passed before it was sent
+	l := resultOf(t, "one", []float64{took}, 0).Total.Latency
+	if l.Max < took-1 || l.P50 < took-1 {
+		t.Errorf("%+v, want %d ms", l, took)
+	}
+}
