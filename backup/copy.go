@@ -40,7 +40,11 @@ func Copy(ctx context.Context, from bucket.Bucket, entry *catalog.Entry, to Dest
 	if err = copyData(ctx, from, entry, to, tell); err != nil {
 		return false, fmt.Errorf("copy %s to %s: %w", entry.Ref, to.Bucket, err)
 	}
-	if err = catalog.WritePoint(ctx, store, catalog.Layout{}, *entry.Point); err != nil {
+	p := *entry.Point
+	if p.LockedUntil = nil; !store.put.RetainUntil.IsZero() {
+		p.LockedUntil = &store.put.RetainUntil
+	}
+	if err = catalog.WritePoint(ctx, store, catalog.Layout{}, p); err != nil {
 		return false, fmt.Errorf("copy to %s: %w", to.Bucket, err)
 	}
 	for _, p := range entry.Proofs {

@@ -27,7 +27,9 @@ func TestCopy(t *testing.T) {
 	}
 	here, there := directory(t), directory(t)
 	o := options(t, l, here)
-	o.Recipients, o.Fingerprints = []age.Recipient{mine.Recipient()}, []string{"test"}
+	if o.Recipients, err = backup.ParseRecipients([]string{mine.Recipient().String()}); err != nil {
+		t.Fatal(err)
+	}
 	take(t, o)
 	e := entries(t, here)[0]
 	proving := backup.ProveOptions{Bucket: here, ScratchDir: t.TempDir(), ScratchFloor: 1, Etcd: itself(t)}

@@ -66,7 +66,7 @@ func Choose(s *etcd.Survey, wanted Wanted) ([]Source, error) {
 	}
 	var fit []Source
 	for _, m := range s.Members {
-		if unfit(m, leader, corrupt(s)) != "" || wanted.Member != "" && wanted.Member != m.Name && wanted.Member != m.ID.String() {
+		if unfit(m, leader, corrupt(s)) != "" || wanted.Member != "" && !wanted.names(m) {
 			continue
 		}
 		fit = append(fit, Source{MemberAnswer: m, Role: roleOf(m, leader)})
@@ -75,6 +75,9 @@ func Choose(s *etcd.Survey, wanted Wanted) ([]Source, error) {
 		whom := "none of the members"
 		if wanted.Member != "" {
 			whom = "member " + wanted.Member
+			if !slices.ContainsFunc(s.Members, wanted.names) {
+				return nil, fmt.Errorf("%w: there is no %s: the members are %s", ErrNoSource, whom, namesOf(s))
+			}
 		}
 		return nil, fmt.Errorf("%w: %s: %s", ErrNoSource, whom, unfitness(s, leader))
 	}
@@ -86,9 +89,24 @@ func Choose(s *etcd.Survey, wanted Wanted) ([]Source, error) {
 		return cmp.Or(cmp.Compare(rank[a.Role], rank[b.Role]), cmp.Compare(a.Took, b.Took), strings.Compare(a.Name, b.Name))
 	})
 	for i := range fit {
-		fit[i].Why = why(&fit[i], leader)
+		if fit[i].Why = why(&fit[i], leader); wanted.Member != "" {
+			fit[i].Why = "the " + string(fit[i].Role) + " that was asked for"
+		}
 	}
 	return fit, nil
+}
+
+// names reports whether a member is the one that is wanted by name or ID.
+func (w Wanted) names(m etcd.MemberAnswer) bool {
+	return w.Member == m.Name || w.Member == m.ID.String()
+}
+
+func namesOf(s *etcd.Survey) string {
+	names := make([]string, 0, len(s.Members))
+	for _, m := range s.Members {
+		names = append(names, cmp.Or(m.Name, m.ID.String()))
+	}
+	return strings.Join(names, ", ")
 }
 
 func why(s *Source, leader *etcd.MemberAnswer) string {

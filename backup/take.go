@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"filippo.io/age"
 	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sync/errgroup"
 
@@ -63,10 +62,8 @@ type TakeOptions struct {
 	SpoolFloor int64
 	// Level of compression; zstd's fastest if 0.
 	Level zstd.EncoderLevel
-	// Recipients that it is encrypted for; none leaves it unencrypted. Fingerprints are
-	// what the manifest names them by.
-	Recipients   []age.Recipient
-	Fingerprints []string
+	// Recipients that it is encrypted for; none leaves it unencrypted.
+	Recipients []Recipient
 	// Policy that asked for it, as namespace/name.
 	Policy   string
 	Progress func(Progress)
@@ -216,7 +213,8 @@ func (o *TakeOptions) takeFrom(ctx context.Context, s *etcd.Surveyor, survey *et
 		return false, err
 	}
 	defer func() { err = errors.Join(err, spool.Close()) }()
-	p := packing{level: o.Level, recipients: o.Recipients}
+	recipients, _ := opened(o.Recipients)
+	p := packing{level: o.Level, recipients: recipients}
 	began := time.Now()
 	o.Progress(Progress{Stage: StageStream, Of: from.Name, Total: from.Status.DBSize})
 	pack, err := spoolFrom(ctx, s, from, spool, p, func(done int64) {
@@ -418,8 +416,8 @@ func (d *draft) commit(ctx context.Context, to Destination, w *Written) error {
 		HashKV: d.taken.HashKV, Counts: catalog.Counts{Keys: info.Keys, Revisions: info.Records, Leases: int64(info.Leases)},
 		AuthEnabled: info.AuthEnabled, Compression: catalog.CompressionZstd, Tool: version.Version(), Policy: d.Policy,
 	}
-	if len(d.Recipients) > 0 {
-		p.Encryption = &catalog.Encryption{Method: catalog.EncryptionAge, Recipients: d.Fingerprints}
+	if _, fingerprints := opened(d.Recipients); len(fingerprints) > 0 {
+		p.Encryption = &catalog.Encryption{Method: catalog.EncryptionAge, Recipients: fingerprints}
 	}
 	opts := to.put(0, d.began)
 	if !opts.RetainUntil.IsZero() {

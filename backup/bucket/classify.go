@@ -33,6 +33,8 @@ var meanings = map[string]verdict{
 	"FileImmutable":                {kind: ErrLocked},
 	"BlobImmutableDueToPolicy":     {kind: ErrLocked},
 	"InvalidRetentionPeriod":       {kind: ErrRefused},
+	"InvalidArgument":              {kind: ErrRefused, hint: "look at the name of the bucket and of the object"},
+	"InvalidBucketName":            {kind: ErrRefused, hint: "look at the name of the bucket"},
 	"InsufficientStorage":          {kind: ErrNoSpace},
 	"StorageFull":                  {kind: ErrNoSpace},
 	"QuotaExceeded":                {kind: ErrNoSpace},
