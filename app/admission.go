@@ -29,6 +29,9 @@ func (a admission) admit(ctx context.Context, obj, old v1alpha1.Object) error {
 				obj.GetName(), v1alpha1.AnnotationRestored, store.ErrForbidden)
 		}
 	}
+	if err := admitBackups(obj); err != nil {
+		return err
+	}
 	c, ok := obj.(*v1alpha1.EtcdCluster)
 	// An observed cluster runs what it runs.
 	if !ok || old != nil || c.Observed() {

@@ -38,6 +38,11 @@ func (c catalog) Resolve(version, platform string) (v1alpha1.ReleaseRef, error) 
 	return v1alpha1.ReleaseRef{Version: r.Version, Digest: r.Digest}, nil
 }
 
+// executable is the path of a release's etcd.
+func (c catalog) executable(ctx context.Context, digest string) (string, error) {
+	return c.Path(ctx, digest)
+}
+
 // fetching finds releases in the host's own directory, and asks the server for
 // those that are missing.
 type fetching struct {

@@ -13,6 +13,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/quorate/quorate/api/v1alpha1"
 	"github.com/quorate/quorate/etcd"
 	"github.com/quorate/quorate/fleet"
@@ -61,6 +63,7 @@ type Server struct {
 	api      *server.Server
 	listener net.Listener
 	clusters *fleet.ClusterController
+	backups  *fleet.BackupController
 	hosts    *server.Hosts
 	client   remote.Config
 	// ending is closed when Run is about to end.
@@ -175,6 +178,10 @@ func (s *Server) compose(releases catalog) (err error) {
 		Store: s.store, Etcd: fleet.NewProber(s.pool, authority), Authority: authority, Releases: releases,
 		Recorder: s.store, Logger: s.opts.Logger,
 	})
+	metrics := prometheus.NewRegistry()
+	if err = s.composeBackups(authority, releases, metrics); err != nil {
+		return err
+	}
 	var noConsole error
 	s.api, err = server.New(server.Options{
 		Store: s.store, Events: s.store, Position: s.position, Validator: server.Schema{},
@@ -186,7 +193,8 @@ func (s *Server) compose(releases catalog) (err error) {
 		},
 		RotateKey: s.store.RotateKey,
 		Hosts:     s.hosts, Version: version.Version(), Logger: s.opts.Logger,
-		Console: s.console(&noConsole),
+		Console:    s.console(&noConsole),
+		Registerer: metrics, Gatherer: metrics,
 	})
 	return errors.Join(err, noConsole)
 }
@@ -252,6 +260,8 @@ func (s *Server) Run(ctx context.Context) error {
 	wg.Go(func() { clusters.Run(ctx) })
 	wg.Go(func() { hosts.Run(ctx) })
 	wg.Go(func() { s.importedRunner().Run(ctx) })
+	wg.Go(func() { s.policyRunner().Run(ctx) })
+	wg.Go(func() { s.backupRunner().Run(ctx) })
 	failed := make(chan error, 1)
 	wg.Go(func() {
 		failed <- s.api.Serve(ctx, s.listener)

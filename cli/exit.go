@@ -10,8 +10,11 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/quorate/quorate/api/schema"
+	"github.com/quorate/quorate/backup"
+	"github.com/quorate/quorate/backup/bucket"
 	"github.com/quorate/quorate/bench"
 	"github.com/quorate/quorate/check"
+	"github.com/quorate/quorate/datadir"
 	"github.com/quorate/quorate/store"
 )
 
@@ -28,6 +31,9 @@ const (
 	exitWarning     = 10
 	exitCritical    = 11
 	exitViolated    = 12
+	exitPartly      = 13
+	exitUnsound     = 14
+	exitUntried     = 15
 )
 
 const exitCodesText = `Exit codes are part of the interface: scripts may rely on them.
@@ -38,13 +44,17 @@ const exitCodesText = `Exit codes are part of the interface: scripts may rely on
   3  not found: no object of that name, or no cluster to talk to
   4  refused: invalid, in conflict with what is stored, or not allowed
   5  the server can't be reached, or its store can't answer; quorate doctor,
-     quorate check and quorate bench: no member answers
+     quorate check, quorate bench and quorate backup: no member answers, or none is
+     fit to be read; a backup store can't be reached
   6  timed out while waiting
-  7  quorate diff: what is stored differs from the files; quorate bench compare:
-     a metric is worse by more than --fail-over
+  7  quorate diff: what is stored differs from the files; quorate backup diff: keys
+     differ; quorate bench compare: a metric is worse by more than --fail-over
  10  quorate doctor: its worst finding is a warning
  11  quorate doctor: its worst finding is critical
  12  quorate check: the cluster broke a promise
+ 13  quorate backup run: the backup was taken, and not every store has it
+ 14  a backup failed its proof, or a backup or a snapshot is damaged
+ 15  quorate backup: a backup could not be tried, so that nothing is known of it
 
 quorate etcdctl ends with the code of etcdctl. When several objects fail for
 different reasons, the code is that of the first.`
@@ -86,6 +96,14 @@ func exitCode(err error) int {
 	switch {
 	case err == nil:
 		return exitOK
+	case errors.Is(err, errUnsound):
+		return exitUnsound
+	case errors.Is(err, backup.ErrDestinations):
+		return exitPartly
+	case errors.Is(err, backup.ErrUnproven):
+		return exitUntried
+	case damaged(err):
+		return exitUnsound
 	case errors.Is(err, errTimedOut):
 		return exitTimedOut
 	case errors.Is(err, errDiffers):
@@ -98,6 +116,11 @@ func exitCode(err error) int {
 		return exitViolated
 	case errors.Is(err, errNobody), errors.Is(err, errUndecided), errors.Is(err, check.ErrNobody), errors.Is(err, bench.ErrNobody):
 		return exitUnreachable
+	}
+	if code := backupCode(err); code != exitOK {
+		return code
+	}
+	switch {
 	case errors.Is(err, store.ErrNotFound):
 		return exitNotFound
 	case errors.Is(err, store.ErrInvalid), errors.Is(err, schema.ErrInvalid), errors.Is(err, store.ErrConflict),
@@ -107,6 +130,20 @@ func exitCode(err error) int {
 		return exitUnreachable
 	}
 	return exitFailed
+}
+
+// backupCode is the exit code of an error of backups and their stores; exitOK for
+// others.
+func backupCode(err error) int {
+	switch {
+	case errors.Is(err, errUnanswered), errors.Is(err, backup.ErrNoSource), errors.Is(err, backup.ErrNoLeader), errors.Is(err, bucket.ErrUnavailable):
+		return exitUnreachable
+	case errors.Is(err, bucket.ErrNoBucket), errors.Is(err, bucket.ErrNotFound):
+		return exitNotFound
+	case errors.Is(err, bucket.ErrDenied), errors.Is(err, bucket.ErrLocked), errors.Is(err, datadir.ErrRestore), errors.Is(err, errRefusedKeys):
+		return exitRefused
+	}
+	return exitOK
 }
 
 // errorText is an error as it is printed: further lines are indented.

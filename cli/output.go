@@ -217,6 +217,11 @@ var wide = map[string][]schema.Column{
 		{Name: "Finished", JSONPath: ".status.finishedAt"},
 		{Name: "Message", JSONPath: ".status.message"},
 	},
+	v1alpha1.KindBackup.Kind: {
+		{Name: "Member", JSONPath: ".status.source.member"},
+		{Name: "Stored", JSONPath: ".status.storedSize"},
+		{Name: "Finished", JSONPath: ".status.finishedAt"},
+	},
 }
 
 func tableColumns(kind v1alpha1.Kind, all bool) ([]schema.Column, error) {

@@ -17,6 +17,7 @@ const (
 	groupObjects = "objects"
 	groupChange  = "change"
 	groupWatch   = "watch"
+	groupBackup  = "backup"
 	groupRun     = "run"
 	groupMore    = "more"
 )
@@ -54,6 +55,7 @@ prints what to try next.`,
 		&cobra.Group{ID: groupObjects, Title: "Read and write objects:"},
 		&cobra.Group{ID: groupChange, Title: "Change a cluster:"},
 		&cobra.Group{ID: groupWatch, Title: "See what happens:"},
+		&cobra.Group{ID: groupBackup, Title: "Back up and restore:"},
 		&cobra.Group{ID: groupRun, Title: "Run the parts by themselves:"},
 		&cobra.Group{ID: groupMore, Title: "More:"},
 	)
@@ -68,6 +70,7 @@ prints what to try next.`,
 		labelCommand(e), deleteCommand(e), explainCommand(e))
 	add(groupChange, planCommand(e), suspendCommand(e), resumeCommand(e), restartCommand(e), certCommand(e), hostCommand(e))
 	add(groupWatch, waitCommand(e), logsCommand(e), eventsCommand(e), doctorCommand(e), checkCommand(e), benchCommand(e), chaosCommand(e))
+	add(groupBackup, backupCommand(e), restoreCommand(e), snapshotCommand(e))
 	add(groupRun, serverCommand(e), agentCommand(e), releaseCommand(e))
 	add(groupMore, etcdutlCommand(e), versionCommand(e))
 	root.SetHelpCommand(helpCommand(root))
@@ -120,6 +123,10 @@ func flagErrorText(cmd *cobra.Command, err error) string {
 		want = "a duration such as 30s"
 	case "bool":
 		want = "true or false"
+	case "size":
+		want = "a number of bytes such as 50MiB"
+	case "time":
+		want = "a time such as 36h, 14d or 8w"
 	default:
 		return err.Error()
 	}

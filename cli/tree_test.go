@@ -14,19 +14,19 @@ import (
 // mutating are the commands that change something and must be able to only say what
 // they would do. Plan --accept asks instead.
 var mutating = []string{
-	"quorate apply", "quorate bench", "quorate bench clean", "quorate bench matrix", "quorate cert issue", "quorate chaos sweep", "quorate check clean", "quorate check run", "quorate delete", "quorate down", "quorate edit", "quorate host cordon",
-	"quorate host uncordon", "quorate import", "quorate label", "quorate release add", "quorate restart", "quorate resume",
+	"quorate apply", "quorate backup copy", "quorate backup prune", "quorate backup put-back", "quorate backup run", "quorate backup verify", "quorate bench", "quorate bench clean", "quorate bench matrix", "quorate cert issue", "quorate chaos sweep", "quorate check clean", "quorate check run", "quorate delete", "quorate down", "quorate edit", "quorate host cordon",
+	"quorate host uncordon", "quorate import", "quorate label", "quorate release add", "quorate restart", "quorate restore", "quorate resume",
 	"quorate server restore", "quorate server rotate-key", "quorate server token", "quorate suspend",
 }
 
 // harmless are the others: they only read, or run until they are told to stop.
 var harmless = []string{
 	"quorate completion", "quorate completion bash", "quorate completion fish", "quorate completion powershell", "quorate completion zsh",
-	"quorate", "quorate agent", "quorate bench compare", "quorate bench worker", "quorate cert", "quorate cert list", "quorate chaos", "quorate chaos hold", "quorate chaos list",
+	"quorate", "quorate agent", "quorate backup", "quorate backup browse", "quorate backup diff", "quorate backup list", "quorate backup show", "quorate bench compare", "quorate bench worker", "quorate cert", "quorate cert list", "quorate chaos", "quorate chaos hold", "quorate chaos list",
 	"quorate chaos probe", "quorate check", "quorate check history", "quorate console", "quorate describe",
 	"quorate diff", "quorate doctor", "quorate etcdctl", "quorate etcdutl", "quorate events", "quorate explain", "quorate get",
 	"quorate host", "quorate host describe", "quorate host list", "quorate logs", "quorate member", "quorate plan",
-	"quorate release", "quorate release list", "quorate server", "quorate server backup", "quorate status",
+	"quorate release", "quorate release list", "quorate server", "quorate server backup", "quorate snapshot", "quorate snapshot check", "quorate snapshot hash", "quorate status",
 	"quorate up", "quorate version", "quorate wait",
 }
 
@@ -169,7 +169,7 @@ func TestExitCodesAndTexts(t *testing.T) {
 		{"gett", exitUsage, `error: there is no command "quorate gett": did you mean get or cert or agent?`},
 		{"ge clusters", exitUsage, `there is no command "quorate ge"`},
 		{"get", exitUsage, "error: KIND is missing\n  see `quorate get --help`"},
-		{"get clusterz", exitUsage, `there is no kind "clusterz": use one of clusters, members, hosts, tasks, secrets`},
+		{"get clusterz", exitUsage, `there is no kind "clusterz": use one of clusters, members, hosts, tasks, backuppolicies, backups, secrets`},
 		{"get clusters --nope", exitUsage, "unknown flag: --nope\n  see `quorate get --help`"},
 		{"get clusters -o xml", exitUsage, `--output is "xml": use one of table, wide`},
 		{"get clusters -o jsonpath=", exitUsage, "--output jsonpath= wants a template"},

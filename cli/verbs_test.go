@@ -20,7 +20,7 @@ func TestKindList(t *testing.T) {
 	for text, want := range map[string]string{
 		"clusters,members": "EtcdCluster EtcdMember",
 		"qem, cluster,qem": "EtcdMember EtcdCluster",
-		"ALL":              "EtcdCluster EtcdMember EtcdHost EtcdTask",
+		"ALL":              "EtcdCluster EtcdMember EtcdHost EtcdTask EtcdBackupPolicy EtcdBackup",
 		"secrets":          "Secret",
 		"clusters,":        "",
 	} {

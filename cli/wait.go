@@ -162,6 +162,10 @@ func conditionsOf(obj v1alpha1.Object) []v1alpha1.Condition {
 		return o.Status.Conditions
 	case *v1alpha1.EtcdTask:
 		return o.Status.Conditions
+	case *v1alpha1.EtcdBackupPolicy:
+		return o.Status.Conditions
+	case *v1alpha1.EtcdBackup:
+		return o.Status.Conditions
 	}
 	return nil
 }

@@ -25,6 +25,18 @@
 // told by kind, by the layer that fails (etcd.Surveyor). The ID it had at first is
 // kept, so that another cluster behind the same address is told and not believed.
 //
+// # Backups
+//
+// ReconcilePolicy orders what is due, as EtcdBackups whose names tell the run, so that of
+// two servers only one can; ReconcileBackup carries each out: take, prove, prune. What
+// does that is behind the interface Backups. Of one cluster there is never more than one
+// under way. A record is only a record: what a store holds is read from the store, and a
+// point is deleted by the rules of the policy that took it, and by nothing else.
+//
+// Times are compared, never counted on: runs that were missed make one, and what is dated
+// in the future is passed over. A server that dies leaves a record that says since when
+// it was silent.
+//
 // # What the fleet does not do
 //
 // It runs no process and touches no disk: it writes EtcdMember specs, which the

@@ -61,6 +61,10 @@ func assign(to, from v1alpha1.Object) {
 		*t = *from.(*v1alpha1.EtcdHost).DeepCopy() //nolint:errcheck // same kind
 	case *v1alpha1.EtcdTask:
 		*t = *from.(*v1alpha1.EtcdTask).DeepCopy() //nolint:errcheck // same kind
+	case *v1alpha1.EtcdBackupPolicy:
+		*t = *from.(*v1alpha1.EtcdBackupPolicy).DeepCopy() //nolint:errcheck // same kind
+	case *v1alpha1.EtcdBackup:
+		*t = *from.(*v1alpha1.EtcdBackup).DeepCopy() //nolint:errcheck // same kind
 	case *v1alpha1.Secret:
 		*t = *from.(*v1alpha1.Secret).DeepCopy() //nolint:errcheck // same kind
 	}
@@ -212,6 +216,9 @@ func sameSpec(a, b v1alpha1.Object) bool {
 	case *v1alpha1.EtcdMember:
 		y, _ := b.(*v1alpha1.EtcdMember)
 		return v1alpha1.Equal(x.Spec, y.Spec)
+	case *v1alpha1.EtcdBackupPolicy:
+		y, _ := b.(*v1alpha1.EtcdBackupPolicy)
+		return v1alpha1.Equal(x.Spec, y.Spec)
 	}
 	return true
 }
@@ -229,6 +236,12 @@ func takeStatus(to, from v1alpha1.Object) {
 		f.Status.DeepCopyInto(&t.Status)
 	case *v1alpha1.EtcdTask:
 		f, _ := from.(*v1alpha1.EtcdTask)
+		f.Status.DeepCopyInto(&t.Status)
+	case *v1alpha1.EtcdBackupPolicy:
+		f, _ := from.(*v1alpha1.EtcdBackupPolicy)
+		f.Status.DeepCopyInto(&t.Status)
+	case *v1alpha1.EtcdBackup:
+		f, _ := from.(*v1alpha1.EtcdBackup)
 		f.Status.DeepCopyInto(&t.Status)
 	}
 }

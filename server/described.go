@@ -120,6 +120,10 @@ func fleetDescriptions() map[string]description {
 				{name: "sha256", form: "string", text: "the SHA-256 the archive must have, in hex"},
 			},
 		},
+		"GET " + wire.PathMetrics: {
+			id: "getMetrics", summary: "The server's own metrics, in the text format of Prometheus", content: "text/plain",
+			text: "Of requests, agents and backups. Prometheus sends a viewer's token as its bearer token.",
+		},
 		"GET " + wire.PathVersion:  {id: "getVersion", summary: "The server's version", out: wire.Version{}},
 		"POST " + wire.PathBackup:  {id: "backUp", summary: "A backup of the fleet's store", content: "application/x-tar"},
 		"GET " + wire.PathOpenAPI:  {id: "getOpenAPI", summary: "This document", out: map[string]any{}},

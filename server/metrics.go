@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
 type metrics struct {
@@ -56,4 +57,13 @@ func (m *metrics) observe(r *http.Request, code int, began time.Time) {
 	if !watching(r) {
 		m.seconds.WithLabelValues(route).Observe(time.Since(began).Seconds())
 	}
+}
+
+// readMetrics tells the server's own metrics to Prometheus.
+func (s *Server) readMetrics(w *response, r *http.Request, _ caller) error {
+	if s.opts.Gatherer == nil {
+		return unavailable("this server keeps no metrics")
+	}
+	promhttp.HandlerFor(s.opts.Gatherer, promhttp.HandlerOpts{}).ServeHTTP(w, r)
+	return nil
 }

@@ -89,5 +89,13 @@ func copyStatus(dst, src v1alpha1.Object) {
 		if s, ok := src.(*v1alpha1.EtcdTask); ok {
 			d.Status = s.Status
 		}
+	case *v1alpha1.EtcdBackupPolicy:
+		if s, ok := src.(*v1alpha1.EtcdBackupPolicy); ok {
+			d.Status = s.Status
+		}
+	case *v1alpha1.EtcdBackup:
+		if s, ok := src.(*v1alpha1.EtcdBackup); ok {
+			d.Status = s.Status
+		}
 	}
 }

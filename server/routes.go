@@ -49,6 +49,7 @@ func (s *Server) routes() []route {
 		route{method: "GET", path: wire.PathReleases, resource: "releases", verb: verbList, handle: s.listReleases},
 		route{method: "GET", path: wire.PathReleases + "/{digest}", resource: "releases", verb: verbGet, endless: true, handle: s.readRelease},
 		route{method: "POST", path: wire.PathReleases, resource: "releases", verb: verbCreate, endless: true, upload: true, handle: s.addRelease},
+		route{method: "GET", path: wire.PathMetrics, resource: "metrics", verb: verbGet, handle: s.readMetrics},
 		route{method: "GET", path: wire.PathVersion, resource: "version", verb: verbGet, handle: s.version},
 		route{method: "GET", path: wire.PathOpenAPI, resource: "documentation", verb: verbGet, handle: s.openAPI},
 		route{method: "GET", path: wire.PathDocs, resource: "documentation", verb: verbGet, handle: s.docs},

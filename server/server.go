@@ -113,6 +113,8 @@ type Options struct {
 	Logger *slog.Logger
 	// Registerer of metrics. Default: none.
 	Registerer prometheus.Registerer
+	// Gatherer of what /metrics tells. May be nil: there are no metrics then.
+	Gatherer prometheus.Gatherer
 }
 
 // Server serves the API.

@@ -91,6 +91,10 @@ func About(obj v1alpha1.Object, e Event) Event {
 		e.Cluster = o.Spec.ClusterName
 	case *v1alpha1.EtcdTask:
 		e.Cluster = o.Spec.ClusterName
+	case *v1alpha1.EtcdBackup:
+		e.Cluster = o.Spec.ClusterName
+	case *v1alpha1.EtcdBackupPolicy:
+		e.Cluster = o.Spec.ClusterName
 	}
 	return e
 }

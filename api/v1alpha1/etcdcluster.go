@@ -1,6 +1,8 @@
 package v1alpha1
 
 import (
+	"slices"
+
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -184,6 +186,30 @@ type ImportSpec struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=253
 	ServerName string `json:"serverName,omitempty"`
+
+	// Maintain lists what Quorate may do to the cluster beyond asking it what it is:
+	// Backup, which streams a snapshot of a member whenever a backup policy or an
+	// EtcdBackup says so. Default: nothing. Why: a cluster that others run is theirs; a
+	// snapshot holds every key in it, and costs a member disk and network.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxItems=8
+	// +listType=set
+	Maintain []Maintenance `json:"maintain,omitempty"`
+}
+
+// Maintenance is something that Quorate may do to a cluster that others run.
+//
+// +kubebuilder:validation:Enum=Backup
+type Maintenance string
+
+// MaintainBackup allows that snapshots of its members are taken.
+const MaintainBackup Maintenance = "Backup"
+
+// Allows reports whether Quorate may do that to the cluster: to one that it runs it may
+// do all.
+func (c *EtcdCluster) Allows(m Maintenance) bool {
+	return !c.Observed() || c.Spec.Import != nil && slices.Contains(c.Spec.Import.Maintain, m)
 }
 
 // Observed reports whether others run the cluster: Quorate never writes to it.

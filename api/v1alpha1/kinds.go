@@ -85,11 +85,14 @@ var (
 	KindHost    = kind[EtcdHost]("EtcdHost", groupVersion, "etcdhosts", false, "qeh", "host", "hosts")
 	KindTask    = kind[EtcdTask]("EtcdTask", groupVersion, "etcdtasks", true, "qet", "task", "tasks")
 	KindSecret  = kind[Secret]("Secret", "v1", "secrets", true)
+
+	KindBackupPolicy = kind[EtcdBackupPolicy]("EtcdBackupPolicy", groupVersion, "etcdbackuppolicies", true, "qebp", "backuppolicy", "backuppolicies")
+	KindBackup       = kind[EtcdBackup]("EtcdBackup", groupVersion, "etcdbackups", true, "qeb", "backup", "backups")
 )
 
 // Kinds lists every kind.
 func Kinds() []Kind {
-	return []Kind{KindCluster, KindMember, KindHost, KindTask, KindSecret}
+	return []Kind{KindCluster, KindMember, KindHost, KindTask, KindBackupPolicy, KindBackup, KindSecret}
 }
 
 // KindNamed finds a kind by its Kind, plural, singular or short name, in any case.
@@ -114,6 +117,10 @@ func KindOf(obj Object) Kind {
 		return KindHost
 	case *EtcdTask:
 		return KindTask
+	case *EtcdBackupPolicy:
+		return KindBackupPolicy
+	case *EtcdBackup:
+		return KindBackup
 	case *Secret:
 		return KindSecret
 	}

@@ -18,6 +18,8 @@ import (
 const (
 	// LabelCluster carries the EtcdCluster's name on what belongs to it.
 	LabelCluster = "quorate.io/cluster"
+	// LabelBackupPolicy carries the EtcdBackupPolicy's name on the backups it made.
+	LabelBackupPolicy = "quorate.io/backup-policy"
 	// FinalizerCluster holds an EtcdCluster until its members are gone.
 	FinalizerCluster = "quorate.io/cluster"
 	// FinalizerMember holds an EtcdMember until its process is proven stopped and
@@ -58,8 +60,15 @@ const (
 	// ConditionCertificates: the certificates are valid.
 	ConditionCertificates = "Certificates"
 
-	// ConditionReady: the host's agent reports.
+	// ConditionReady: the host's agent reports; a backup policy is followed.
 	ConditionReady = "Ready"
+
+	// ConditionFresh: every cluster of a policy has a backup that is young enough.
+	ConditionFresh = "Fresh"
+	// ConditionProven: every cluster of a policy has a proven one that is.
+	ConditionProven = "Proven"
+	// ConditionVerified: the backup was restored, and is right.
+	ConditionVerified = "Verified"
 )
 
 // Condition statuses.

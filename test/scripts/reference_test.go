@@ -38,6 +38,12 @@ var notRun = map[string]string{
 	"quorate bench --endpoints http://127.0.0.1:2379":         "loads whatever listens there; bench.txtar loads a cluster of its own",
 	"quorate bench -c playground --from db1,db2 --rate 20000": "names machines; the tests of --from drive a load from agents",
 
+	"quorate backup run --endpoints https://10.0.0.1:2379 --cacert ca.crt --cert client.crt --key client.key --name prod --to s3://backups/etcd?region=eu-west-1 --to s3://backups-far/etcd?region=us-east-1 --encrypt-to age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p --identity-file backup.key": "names a machine and stores of Amazon; backup.txtar encrypts, and backs up into two directories",
+	"quorate backup list s3://backups/etcd?region=eu-west-1":                                                        "names a store of Amazon; backup.txtar lists a directory",
+	"quorate backup copy ./backups s3://backups/etcd?region=eu-west-1 --all --dry-run":                              "names a store of Amazon; backup.txtar copies to a directory",
+	"quorate backup prune s3://backups/etcd?region=eu-west-1 --name default/prod --keep-daily 30 --keep-monthly 12": "names a store of Amazon; backup.txtar prunes a directory",
+	"quorate restore s3://backups/etcd?region=eu-west-1 latest-proven --name default/prod --initial-cluster a=https://10.0.0.1:2380,b=https://10.0.0.2:2380,c=https://10.0.0.3:2380 --member a=/var/lib/etcd --token restored-2026-11-21": "names a store of Amazon; backup.txtar restores from a directory",
+
 	"quorate import orders --endpoints http://10.0.0.1:2379":                                                          "names a machine; import.txtar imports from this one",
 	"quorate import orders --endpoints https://10.0.0.1:2379 --cacert ca.crt --cert client.crt --key client.key":      "names a machine; import.txtar imports from this one",
 	"quorate import orders --endpoints https://10.0.0.1:2379 --cacert ca.crt --user quorate --password-file password": "names a machine; the tests of test/e2e import with users",

@@ -12,6 +12,7 @@ const (
 	PathEvents   = "/events"
 	PathReleases = "/releases"
 	PathVersion  = "/version"
+	PathMetrics  = "/metrics"
 	PathBackup   = "/backup"
 	// PathSealingKey, posted to, rotates the key that seals Secrets.
 	PathSealingKey = "/sealingkey/rotate"
