@@ -142,6 +142,10 @@ prove-faces: build ## Show what the command line, the API and the console promis
 prove-load: build ## Show what load and checker promise, a line each (two hours); ONLY=name runs one.
 	@go run ./test/prove load
 
+.PHONY: prove-backup
+prove-backup: build s3-server etcd-releases ## Show what backups promise, a line each (an hour); ONLY=name runs one.
+	@go run ./test/prove backup
+
 include test/repro/repro.mk
 include test/perf/perf.mk
 include test/s3lab/s3lab.mk

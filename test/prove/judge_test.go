@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -286,10 +287,15 @@ func TestJudgeFindings(t *testing.T) {
 // TestSabotages: every item of the list can be turned red, by a change whose place is
 // there.
 func TestSabotages(t *testing.T) {
-	if missing := unsabotaged(loads()); len(missing) > 0 {
-		t.Errorf("nothing turns %v red", missing)
+	for _, l := range []struct {
+		items []item
+		all   []sabotage
+	}{{loads(), loadSabotages}, {backups(), backupSabotages}} {
+		if missing := unsabotaged(l.items, l.all); len(missing) > 0 {
+			t.Errorf("nothing turns %v red", missing)
+		}
 	}
-	for _, s := range sabotages {
+	for _, s := range slices.Concat(loadSabotages, backupSabotages) {
 		raw, err := os.ReadFile(filepath.Join("..", "..", s.file))
 		if err != nil {
 			t.Error(err)

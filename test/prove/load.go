@@ -36,7 +36,7 @@ func loads() []item {
 		{"durability", "an etcd that acknowledges before its data is durable: the loss is found, and none where it is durable", 20 * time.Minute, proveDurability},
 		{"bugs", "bugs of etcd's published list are found again on the releases that have them, and not on later ones", 45 * time.Minute, proveBugs},
 		{"pages", "the pages of a load, its limits, a matrix and a violation in headless Chromium, both themes and widths, without a console error", 15 * time.Minute, provePages},
-		{"sabotage", "each line above turns red when what it shows is broken", 60 * time.Minute, proveSabotage},
+		{"sabotage", "each line above turns red when what it shows is broken", 60 * time.Minute, proveSabotage("load", loadSabotages)},
 	}
 }
 

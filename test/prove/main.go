@@ -2,7 +2,7 @@
 // with what was seen and its figures. It exits with 1 if an item falls short, and
 // with 2 if it could not be run.
 //
-//	go run ./test/prove ground                  all of a list: ground, faces, load
+//	go run ./test/prove ground                  all of a list: ground, faces, load, backup
 //	ONLY=kill,law go run ./test/prove ground    items whose names begin so
 //	go run ./test/prove list                    names and claims of all lists
 //
@@ -36,7 +36,7 @@ type item struct {
 var lists = []struct {
 	name  string
 	items func() []item
-}{{"ground", ground}, {"faces", faces}, {"load", loads}}
+}{{"ground", ground}, {"faces", faces}, {"load", loads}, {"backup", backups}}
 
 // ground lists what the issue of that name asks to be shown; the last two need the
 // whole machine.

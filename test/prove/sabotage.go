@@ -22,7 +22,11 @@ type sabotage struct {
 
 // proveSabotage makes each change in a clone, one at a time, and runs its item there.
 // SABOTAGE=item,item tries those only, which then is no proof for the others.
-func proveSabotage(ctx context.Context, e *env) (string, error) {
+func proveSabotage(list string, all []sabotage) func(ctx context.Context, e *env) (string, error) {
+	return func(ctx context.Context, e *env) (string, error) { return e.sabotage(ctx, list, all) }
+}
+
+func (e *env) sabotage(ctx context.Context, list string, all []sabotage) (string, error) {
 	dir := filepath.Join(e.dir, "clone")
 	if _, err := output(command(ctx, e.repo, nil, "git", "clone", "-q", e.repo, dir)); err != nil {
 		return "", err
@@ -34,11 +38,11 @@ func proveSabotage(ctx context.Context, e *env) (string, error) {
 	var names []string
 	var errs []error
 	only := strings.FieldsFunc(os.Getenv("SABOTAGE"), func(r rune) bool { return r == ',' })
-	for _, s := range sabotages {
+	for _, s := range all {
 		if len(only) > 0 && !slices.Contains(only, s.item) {
 			continue
 		}
-		if err := s.try(ctx, dir); err != nil {
+		if err := s.try(ctx, dir, list); err != nil {
 			errs = append(errs, fmt.Errorf("%s, %s: %w", s.item, s.what, err))
 			continue
 		}
@@ -47,12 +51,12 @@ func proveSabotage(ctx context.Context, e *env) (string, error) {
 	if len(names) == 0 && len(errs) == 0 {
 		errs = append(errs, errors.New("nothing was tried"))
 	}
-	return fmt.Sprintf("%d of %d turned red: %s", len(names), len(sabotages), strings.Join(names, ", ")), errors.Join(errs...)
+	return fmt.Sprintf("%d of %d turned red: %s", len(names), len(all), strings.Join(names, ", ")), errors.Join(errs...)
 }
 
 // try wants the item to hold no more with the change: and for what it shows, not
 // because nothing builds.
-func (s *sabotage) try(ctx context.Context, dir string) error {
+func (s *sabotage) try(ctx context.Context, dir, list string) error {
 	path := filepath.Join(dir, s.file)
 	raw, err := os.ReadFile(path)
 	if err != nil {
@@ -72,7 +76,7 @@ func (s *sabotage) try(ctx context.Context, dir string) error {
 	if _, err = output(command(ctx, dir, nil, "go", "vet", "./"+filepath.Dir(s.file))); err != nil {
 		return err
 	}
-	out, err := output(command(ctx, dir, []string{"ONLY=" + s.item}, "go", "run", "./test/prove", "load"))
+	out, err := output(command(ctx, dir, []string{"ONLY=" + s.item}, "go", "run", "./test/prove", list))
 	return judgeSabotage(s.item, out, err)
 }
 
@@ -95,18 +99,18 @@ func judgeSabotage(item, out string, err error) error {
 }
 
 // unsabotaged are the items of a list that no change turns red.
-func unsabotaged(items []item) []string {
+func unsabotaged(items []item, all []sabotage) []string {
 	var missing []string
 	for _, it := range items {
-		if it.name != "sabotage" && !slices.ContainsFunc(sabotages, func(s sabotage) bool { return s.item == it.name }) {
+		if it.name != "sabotage" && !slices.ContainsFunc(all, func(s sabotage) bool { return s.item == it.name }) {
 			missing = append(missing, it.name)
 		}
 	}
 	return missing
 }
 
-// sabotages has a change for each item of the load list.
-var sabotages = []sabotage{
+// loadSabotages has a change for each item of the load list.
+var loadSabotages = []sabotage{
 	{"beside-put", "bench/recorder.go", "	c := &s.ops[v.op]\n", "	c := &s.ops[v.op]\n	for range 300_000 {\n	}\n", "each request costs 100 µs more"},
 	{"beside-range", "bench/recorder.go", "	c := &s.ops[v.op]\n", "	c := &s.ops[v.op]\n	for range 300_000 {\n	}\n", "each request costs 100 µs more"},
 	{"stall", "bench/recorder.go", "if v.class != classDropped {", "if v.class != classDropped && v.end-v.due < 500_000_000 {", "slow answers are left out"},
