@@ -47,7 +47,7 @@ type SnapshotInfo struct {
 // CheckSnapshot reads the whole file at path and says whether it is a snapshot as
 // Maintenance.Snapshot sends it and etcdctl saves it, of any etcd 3: complete, equal
 // to its SHA-256, of sound structure, and with records that etcd can have written.
-// It needs some 20 bytes of memory for each key.
+// It needs some 20 bytes of memory for each key where a compaction was under way.
 //
 // Errors: fs.ErrNotExist, ErrInUse, ErrEmpty, ErrTruncated, ErrAltered,
 // ErrNotDatabase, ErrNotEtcd, ErrStructure, and ErrNoHash unless the options allow
@@ -136,9 +136,8 @@ func checkContent(ctx context.Context, file *os.File, records bool) (SnapshotInf
 	info := SnapshotInfo{Info: db.info}
 	visit := func(_, _ []byte, _ bool) error { return nil }
 	if records {
-		visit = info.count(newKeySet())
+		visit = info.count()
 	}
-	// From the newest on: the first sight of a key says whether it is there.
 	err = db.scan(ctx, keyBucket, walk{order: descending, reached: reached, visit: visit})
 	if err != nil {
 		return SnapshotInfo{}, nil, fmt.Errorf("bucket %q: %w", keyBucket, err)
@@ -154,8 +153,17 @@ func checkContent(ctx context.Context, file *os.File, records bool) (SnapshotInf
 	return info, db.pager, db.pager.checkFree(reached)
 }
 
-// count holds each record to what etcd writes, and counts it.
-func (i *SnapshotInfo) count(seen *keySet) func(key, value []byte, _ bool) error {
+// count holds each record to what etcd writes, and counts it, from the newest on.
+//
+// No key need be remembered where no compaction is under way: up to its revision
+// there is one record for each key that was there then, and after it a key comes by a
+// record that created it and goes by a tombstone.
+func (i *SnapshotInfo) count() func(key, value []byte, _ bool) error {
+	compacted, settled := i.FinishedCompact, i.FinishedCompact == i.ScheduledCompact
+	var seen *keySet
+	if !settled {
+		seen = newKeySet()
+	}
 	return func(key, value []byte, _ bool) error {
 		c, err := parseChange(key, value)
 		if err == nil {
@@ -165,7 +173,16 @@ func (i *SnapshotInfo) count(seen *keySet) func(key, value []byte, _ bool) error
 			return err
 		}
 		i.Records++
-		if !c.Placeholder() && seen.add(c.Key) && !c.Deleted {
+		switch {
+		case c.Placeholder():
+		case !settled:
+			// The first sight of a key says whether it is there.
+			if seen.add(c.Key) && !c.Deleted {
+				i.Keys++
+			}
+		case c.Deleted && c.Revision > compacted:
+			i.Keys--
+		case !c.Deleted && (c.Revision <= compacted || c.Created == c.Revision):
 			i.Keys++
 		}
 		return nil

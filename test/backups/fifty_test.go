@@ -327,6 +327,9 @@ func compare(t *testing.T, store string, sh shot, want map[string]key, g *grants
 	if d := differences(got, want); len(d) > 0 {
 		t.Errorf("%d keys restored, %d wanted: %s", len(got), len(want), strings.Join(d, "; "))
 	}
+	if n := sh.point.Counts.Keys; n != int64(len(want)) {
+		t.Errorf("the manifest says %d keys, want %d", n, len(want))
+	}
 	compareLeases(t, at, root, sh, want, g)
 	var own struct{ Count int64 }
 	decode(t, etcdctl(t, at, "app:app's", "get", "/app/", "--prefix", "--limit", "1"), &own)
