@@ -518,7 +518,7 @@ func testAbortStale(t *testing.T, b bucket.Bucket) {
 	t.Helper()
 	n, err := b.AbortStale(t.Context(), 0)
 	if errors.Is(err, errors.ErrUnsupported) {
-		t.Skip("this store does not list unfinished uploads")
+		return // it says so, which is all that can be asked of it
 	}
 	if err != nil || n != 0 {
 		t.Errorf("in an empty bucket: %d, %v", n, err)
