@@ -72,7 +72,7 @@ func (l *lab) client(n *node) *clientv3.Client {
 // must runs a call on the cluster.
 func (l *lab) must(what string, do func(ctx context.Context) error) {
 	l.t.Helper()
-	ctx, cancel := context.WithTimeout(l.t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(l.t.Context(), etcdlab.Patience)
 	defer cancel()
 	if err := do(ctx); err != nil {
 		l.t.Fatalf("%s: %v", what, err)
