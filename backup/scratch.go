@@ -150,7 +150,10 @@ func (s *scratch) stop() error {
 	select {
 	case <-s.ended:
 	default:
-		errs = append(errs, s.cmd.Process.Kill())
+		// It may have ended by itself just now.
+		if err := s.cmd.Process.Kill(); !errors.Is(err, os.ErrProcessDone) {
+			errs = append(errs, err)
+		}
 		<-s.ended
 	}
 	return errors.Join(append(errs, s.dir.Close())...)

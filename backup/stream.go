@@ -90,10 +90,7 @@ func watchGrowth(ctx context.Context, s *etcd.Surveyor, from Source, spool *Spoo
 	defer tick.Stop()
 	var had int64
 	moved := time.Now()
-	allowed := from.Status.DBSize + max(minGrowth, from.Status.DBSize/4)
-	if quota := from.Status.DBQuota; quota > 0 {
-		allowed = min(allowed, max(int64(float64(quota)*nearQuota), from.Status.DBSize))
-	}
+	allowed := allowedSize(from.Status.DBSize, from.Status.DBQuota)
 	for {
 		select {
 		case <-ctx.Done():
@@ -116,6 +113,16 @@ func watchGrowth(ctx context.Context, s *etcd.Surveyor, from Source, spool *Spoo
 			}
 		}
 	}
+}
+
+// allowedSize is how large a database may become while it is read. One that is near its
+// quota may take half of what is left: it needs its backup more than others.
+func allowedSize(size, quota int64) int64 {
+	allowed := size + max(minGrowth, size/4)
+	if quota > 0 {
+		allowed = min(allowed, max(int64(float64(quota)*nearQuota), size+(quota-size)/2, size))
+	}
+	return allowed
 }
 
 // packFile packs the spooled file while it grows.
