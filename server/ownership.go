@@ -97,5 +97,9 @@ func copyStatus(dst, src v1alpha1.Object) {
 		if s, ok := src.(*v1alpha1.EtcdBackup); ok {
 			d.Status = s.Status
 		}
+	case *v1alpha1.EtcdRestore:
+		if s, ok := src.(*v1alpha1.EtcdRestore); ok {
+			d.Status = s.Status
+		}
 	}
 }

@@ -75,6 +75,7 @@ const (
 // +kubebuilder:validation:XValidation:rule="!has(self.management) || self.management != 'Observe' || has(self.import)",message="management Observe needs import.endpoints: the client URLs at which the cluster is asked",fieldPath=".import"
 // +kubebuilder:validation:XValidation:rule="(has(self.management) && self.management == 'Observe') || !has(self.import)",message="import is for clusters that others run: set management: Observe, or leave import out",fieldPath=".import"
 // +kubebuilder:validation:XValidation:rule="!has(self.management) || self.management != 'Observe' || !has(self.suspended) || !self.suspended",message="an observed cluster can't be suspended: Quorate does not run its members; stop them where they run",fieldPath=".suspended"
+// +kubebuilder:validation:XValidation:rule="!has(self.management) || self.management != 'Observe' || !has(self.restoreName)",message="an observed cluster can't be restored: Quorate does not run its members; make data directories with `quorate restore`, or restore into a cluster of another name",fieldPath=".restoreName"
 // +kubebuilder:validation:XValidation:rule="!has(self.management) || self.management != 'Observe' || !has(self.restartedAt)",message="an observed cluster can't be restarted: Quorate does not run its members; restart them where they run",fieldPath=".restartedAt"
 // +kubebuilder:validation:XValidation:rule="!has(self.management) || self.management != 'Observe' || !has(self.deletionPolicy) || self.deletionPolicy == 'Retain'",message="deletionPolicy has no effect on an observed cluster: deleting the object only forgets it; leave it out",fieldPath=".deletionPolicy"
 // +kubebuilder:validation:XValidation:rule="!has(self.management) || self.management != 'Observe' || !has(self.ports)",message="ports can't be set on an observed cluster: its members listen where they were told to; leave it out",fieldPath=".ports"
@@ -114,6 +115,15 @@ type EtcdClusterSpec struct {
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=9
 	Replicas int32 `json:"replicas,omitempty"`
+
+	// RestoreName is the EtcdRestore in the same namespace that the cluster is formed from,
+	// in place of nothing. On a cluster that has members it is set by an EtcdRestore with
+	// inPlace, and stays. Default: none. Why: a cluster begins empty.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	RestoreName string `json:"restoreName,omitempty"`
 
 	// Suspended stops every member and keeps its data; false starts them again.
 	// Default: false. Why: a cluster that was declared is meant to serve.

@@ -52,7 +52,7 @@ const (
 // EtcdMemberSpec is what the fleet wants of a member. What is in flight stands
 // here, never in status.
 //
-// +kubebuilder:validation:XValidation:rule="self.clusterName == oldSelf.clusterName && self.host == oldSelf.host",message="a member never changes its cluster or host: it is replaced"
+// +kubebuilder:validation:XValidation:rule="self.clusterName == oldSelf.clusterName && self.host == oldSelf.host && (has(self.restoreName) ? self.restoreName : \"\") == (has(oldSelf.restoreName) ? oldSelf.restoreName : \"\")",message="a member never changes its cluster, its host or where its data comes from: it is replaced"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.memberID) || (has(self.memberID) && self.memberID == oldSelf.memberID)",message="a member that has joined keeps its ID for good"
 type EtcdMemberSpec struct {
 	// ClusterName is the EtcdCluster in the same namespace.
@@ -78,6 +78,12 @@ type EtcdMemberSpec struct {
 	//
 	// +optional
 	Bootstrap *Bootstrap `json:"bootstrap,omitempty"`
+	// RestoreName is the EtcdRestore that the member's data comes from; empty for members
+	// of a cluster that began without data.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=63
+	RestoreName string `json:"restoreName,omitempty"`
 	// MemberID is etcd's ID of the member in hex, recorded once it has joined. From
 	// then on an empty, foreign or rolled-back data directory is refused.
 	//
@@ -121,20 +127,24 @@ type ReleaseRef struct {
 	Digest string `json:"digest"`
 }
 
-// BootstrapState is etcd's initial-cluster-state.
+// BootstrapState is etcd's initial-cluster-state, or that there is a data directory
+// before etcd is first started.
 //
-// +kubebuilder:validation:Enum=New;Existing
+// +kubebuilder:validation:Enum=New;Existing;Restored
 type BootstrapState string
 
 // The bootstrap states.
 const (
 	BootstrapNew      BootstrapState = "New"
 	BootstrapExisting BootstrapState = "Existing"
+	// BootstrapRestored: the data directory is made from a backup, and etcd is never
+	// started without it.
+	BootstrapRestored BootstrapState = "Restored"
 )
 
 // Bootstrap is how a member first joins its cluster.
 type Bootstrap struct {
-	// State is New or Existing.
+	// State is New, Existing or Restored.
 	State BootstrapState `json:"state"`
 	// Token is etcd's initial-cluster-token: fresh for each cluster formed.
 	Token string `json:"token"`
@@ -143,6 +153,12 @@ type Bootstrap struct {
 	// +listType=map
 	// +listMapKey=name
 	InitialCluster []Peer `json:"initialCluster"`
+	// BumpRevision is added to the revision of what is restored, and DisarmCorrupt removes
+	// a CORRUPT alarm from it.
+	//
+	// +optional
+	BumpRevision  int64 `json:"bumpRevision,omitempty"`
+	DisarmCorrupt bool  `json:"disarmCorrupt,omitempty"`
 }
 
 // Peer is a member as its peers know it.
@@ -160,6 +176,7 @@ type MemberPhase string
 const (
 	MemberPending   MemberPhase = "Pending"
 	MemberPrepared  MemberPhase = "Prepared"
+	MemberRestoring MemberPhase = "Restoring"
 	MemberStarting  MemberPhase = "Starting"
 	MemberRunning   MemberPhase = "Running"
 	MemberCrashLoop MemberPhase = "CrashLoop"
@@ -204,7 +221,7 @@ type EtcdMemberStatus struct {
 	//
 	// +optional
 	Mark *RaftMark `json:"mark,omitempty"`
-	// Conditions: Prepared, Running, DataDirectory, Certificates.
+	// Conditions: Prepared, Restored, Running, DataDirectory, Certificates.
 	//
 	// +optional
 	// +listType=map

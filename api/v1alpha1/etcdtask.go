@@ -34,13 +34,15 @@ type EtcdTaskList struct {
 
 // TaskAction is what a task does.
 //
-// +kubebuilder:validation:Enum=CreateMember;StartMember;UpdateMember;MoveLeader;StopMember;DeleteMember
+// +kubebuilder:validation:Enum=CreateMember;RestoreMember;StartMember;UpdateMember;MoveLeader;StopMember;DeleteMember
 type TaskAction string
 
 // The actions.
 const (
 	// ActionCreateMember declares a member, which its host then prepares.
 	ActionCreateMember TaskAction = "CreateMember"
+	// ActionRestoreMember makes a member's data from a backup.
+	ActionRestoreMember TaskAction = "RestoreMember"
 	// ActionStartMember starts a prepared or stopped member.
 	ActionStartMember TaskAction = "StartMember"
 	// ActionUpdateMember restarts a member with the cluster's configuration.

@@ -88,11 +88,12 @@ var (
 
 	KindBackupPolicy = kind[EtcdBackupPolicy]("EtcdBackupPolicy", groupVersion, "etcdbackuppolicies", true, "qebp", "backuppolicy", "backuppolicies")
 	KindBackup       = kind[EtcdBackup]("EtcdBackup", groupVersion, "etcdbackups", true, "qeb", "backup", "backups")
+	KindRestore      = kind[EtcdRestore]("EtcdRestore", groupVersion, "etcdrestores", true, "qer", "restore", "restores")
 )
 
 // Kinds lists every kind.
 func Kinds() []Kind {
-	return []Kind{KindCluster, KindMember, KindHost, KindTask, KindBackupPolicy, KindBackup, KindSecret}
+	return []Kind{KindCluster, KindMember, KindHost, KindTask, KindBackupPolicy, KindBackup, KindRestore, KindSecret}
 }
 
 // KindNamed finds a kind by its Kind, plural, singular or short name, in any case.
@@ -121,6 +122,8 @@ func KindOf(obj Object) Kind {
 		return KindBackupPolicy
 	case *EtcdBackup:
 		return KindBackup
+	case *EtcdRestore:
+		return KindRestore
 	case *Secret:
 		return KindSecret
 	}

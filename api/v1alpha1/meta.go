@@ -53,6 +53,8 @@ const (
 
 	// ConditionPrepared: the member can be started.
 	ConditionPrepared = "Prepared"
+	// ConditionRestored: the member's data directory was made from the backup.
+	ConditionRestored = "Restored"
 	// ConditionRunning: the member's etcd runs with the wanted configuration.
 	ConditionRunning = "Running"
 	// ConditionDataDirectory: the data directory is the member's own and not rolled back.
