@@ -3,7 +3,6 @@ package etcd
 import (
 	"errors"
 	"fmt"
-	"regexp"
 	"strings"
 
 	"github.com/quorate/quorate/api/v1alpha1"
@@ -21,12 +20,6 @@ const (
 	noNamespace = "_"
 )
 
-// validName is what Kubernetes takes as a name (a DNS subdomain). It holds no
-// slash, so that no name reaches into another's keys.
-var validName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$`)
-
-const maxName = 253
-
 func kindPrefix(kind v1alpha1.Kind) string {
 	return objectsPrefix + kind.Plural + "/"
 }
@@ -41,33 +34,14 @@ func prefixOf(kind v1alpha1.Kind, namespace string) string {
 
 // storageKey is where an object stands. ErrInvalid if its key can't be one.
 func storageKey(kind v1alpha1.Kind, key store.Key) (string, error) {
-	if kind.Plural == "" {
-		return "", fmt.Errorf("%w: this Go type is none of the store's kinds", store.ErrInvalid)
-	}
-	namespace := noNamespace
-	switch {
-	case kind.Namespaced && key.Namespace == "":
-		return "", fmt.Errorf("%w: metadata.namespace is required for %s", store.ErrInvalid, kind.Kind)
-	case !kind.Namespaced && key.Namespace != "":
-		return "", fmt.Errorf("%w: metadata.namespace must be empty: %s belongs to no namespace", store.ErrInvalid, kind.Kind)
-	case kind.Namespaced:
-		if err := checkName("metadata.namespace", key.Namespace); err != nil {
-			return "", err
-		}
-		namespace = key.Namespace
-	}
-	if err := checkName("metadata.name", key.Name); err != nil {
+	if err := store.CheckKey(kind, key); err != nil {
 		return "", err
 	}
-	return kindPrefix(kind) + namespace + "/" + key.Name, nil
-}
-
-func checkName(field, name string) error {
-	if len(name) > maxName || !validName.MatchString(name) {
-		return fmt.Errorf("%w: %s %q must be lower-case letters, digits, '-' and '.', begin and end with a letter or digit, and have at most %d characters",
-			store.ErrInvalid, field, name, maxName)
+	namespace := noNamespace
+	if kind.Namespaced {
+		namespace = key.Namespace
 	}
-	return nil
+	return kindPrefix(kind) + namespace + "/" + key.Name, nil
 }
 
 var errForeignKey = errors.New("not the key of an object")
