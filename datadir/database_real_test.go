@@ -97,9 +97,12 @@ func compareKeys(t *testing.T, c *clientv3.Client, db *DB, revisions []int64) {
 	if diff := cmp.Diff(want, stored(t, db, 0, Prefix("/k/1"))); diff != "" {
 		t.Errorf("keys with a prefix: -etcd +file:\n%s", diff)
 	}
-	info, err := CheckSnapshot(ctx, db.Info().Path, CheckOptions{})
+	info, err := CheckSnapshot(ctx, db.Info().Path, CheckOptions{HashKV: true})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if want := must[KVHash](t)(db.HashKV(ctx, 0)); info.HashKV != want {
+		t.Errorf("the check hashes to %+v, want %+v", info.HashKV, want)
 	}
 	if !info.Verified || info.Keys != int64(len(served(t, c, 0))) || info.Revision != revisionOf(t, c) {
 		t.Errorf("check says %+v; etcd has %d keys at revision %d", info, len(want), revisionOf(t, c))

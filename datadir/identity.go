@@ -39,6 +39,10 @@ type Identity struct {
 	// joined.
 	ClusterID string `json:"clusterID,omitempty"`
 	MemberID  string `json:"memberID,omitempty"`
+	// Restore stands from before the data directory is made from a backup; nil where it
+	// is not. ClusterID and MemberID are then those that the directory has when it is
+	// whole.
+	Restore *RestoreNote `json:"restore,omitempty"`
 	// StartedOnce stands from before its etcd was first started.
 	StartedOnce bool `json:"startedOnce"`
 	// Mark is the furthest position known.
@@ -47,6 +51,22 @@ type Identity struct {
 	// Rest stands from a seen stop to the next start.
 	Rest *Rest `json:"rest,omitempty"`
 }
+
+// RestoreNote says that a data directory is made from a backup, or was.
+type RestoreNote struct {
+	// Name of what is restored, for people.
+	Name string `json:"name"`
+	// Token of the cluster that is formed from it.
+	Token   string    `json:"token"`
+	BegunAt time.Time `json:"begunAt"`
+	// DoneAt is when the directory was whole; zero until then.
+	DoneAt time.Time `json:"doneAt,omitzero"`
+	// Revision that the cluster begins at, once it is done.
+	Revision int64 `json:"revision,omitempty"`
+}
+
+// Done reports whether the directory was made.
+func (r *RestoreNote) Done() bool { return r != nil && !r.DoneAt.IsZero() }
 
 // LoadIdentity reads an identity file. The error is fs.ErrNotExist when there is
 // none, and ErrIdentity when it can't be understood: it is not guessed at, since it
@@ -96,6 +116,14 @@ func (id *Identity) Advance(term, index uint64) bool {
 	return true
 }
 
+// Restoring records that the data directory is about to be made from a backup, for the
+// member of these IDs. Save before anything is written: from then on an empty directory
+// is refused, so that no etcd ever forms an empty cluster in place of the restored one.
+func (id *Identity) Restoring(note RestoreNote, clusterID, memberID uint64) {
+	id.Restore = &note
+	id.ClusterID, id.MemberID = FormatID(clusterID), FormatID(memberID)
+}
+
 // Starting records that etcd is about to be started. Save before starting it.
 func (id *Identity) Starting() {
 	id.StartedOnce, id.Rest = true, nil
@@ -129,7 +157,7 @@ func (id Identity) Expectation() Expectation {
 	cluster, _ := parseID(id.ClusterID)
 	member, _ := parseID(id.MemberID)
 	return Expectation{
-		Joined: id.MemberID != "", Started: id.StartedOnce,
+		Joined: id.MemberID != "" || id.Restore != nil, Started: id.StartedOnce,
 		ClusterID: cluster, MemberID: member, Mark: id.Mark, Rest: id.Rest,
 	}
 }

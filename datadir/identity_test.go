@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -74,5 +75,50 @@ func TestAdvanceKeepsTheMaximum(t *testing.T) {
 	}
 	if id.MarkedAt.IsZero() {
 		t.Fatal("the time is not recorded")
+	}
+}
+
+// TestIdentityRestoring: from before a directory is made from a backup, an empty one
+// and that of anyone else are refused.
+func TestIdentityRestoring(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "identity.json")
+	id := Identity{MemberUID: "u-1", Name: "db-0"}
+	if id.Restore.Done() {
+		t.Fatal("a restore that was not begun is done")
+	}
+	if got := Judge(Tail{Empty: true}, id.Expectation()); got.State != Fresh {
+		t.Fatalf("before: %+v", got)
+	}
+	begun := time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC)
+	id.Restoring(RestoreNote{Name: "back", Token: "t", BegunAt: begun}, 0xc, 0xa)
+	if err := id.Save(path); err != nil {
+		t.Fatal(err)
+	}
+	got, err := LoadIdentity(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(id, got); diff != "" {
+		t.Fatalf("(-saved +loaded):\n%s", diff)
+	}
+	for name, tc := range map[string]struct {
+		tail Tail
+		want State
+	}{
+		"empty":             {Tail{Empty: true}, Refused},
+		"its own":           {Tail{ClusterID: 0xc, MemberID: 0xa}, OK},
+		"another member":    {Tail{ClusterID: 0xc, MemberID: 0xb}, Refused},
+		"another restore's": {Tail{ClusterID: 0xd, MemberID: 0xa}, Refused},
+	} {
+		if verdict := Judge(tc.tail, got.Expectation()); verdict.State != tc.want {
+			t.Errorf("%s: %+v, want %s", name, verdict, tc.want)
+		}
+	}
+	if got.Restore.Done() {
+		t.Error("it is done")
+	}
+	got.Restore.DoneAt = begun.Add(time.Second)
+	if !got.Restore.Done() {
+		t.Error("it is not done")
 	}
 }

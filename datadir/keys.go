@@ -177,77 +177,101 @@ type KVHash struct {
 // memory for each key and a bit for each record up to the compaction.
 // ErrCompacted and ErrFutureRevision are as etcd's.
 func (db *DB) HashKV(ctx context.Context, revision int64) (KVHash, error) {
-	compacted := db.info.CompactRevision()
-	if compacted == 0 {
-		compacted = -1
-	}
 	revision, err := db.at(revision)
 	if err != nil {
 		return KVHash{}, err
 	}
-	var kept keepers
-	if compacted > 0 {
-		if kept, err = db.keepers(ctx, compacted, revision); err != nil {
+	h := newHasher(revision, db.info.CompactRevision())
+	if h.choosy() {
+		err = db.changes(ctx, walk{order: descending, to: formatRevision(revision + 1)}, func(c Change) error {
+			h.choose(&c, h.seen.add(c.Key) && !c.Deleted)
+			return nil
+		})
+		if err != nil {
 			return KVHash{}, err
 		}
 	}
-	sum := crc32.Update(0, castagnoli, []byte(keyBucket))
-	nth := kept.records
-	err = db.scan(ctx, keyBucket, walk{to: formatRevision(revision + 1), visit: func(key, value []byte, _ bool) error {
-		main, _, deleted, perr := parseRevision(key)
-		if perr != nil {
-			return perr
-		}
-		if main <= compacted {
-			nth--
-			if !kept.none && !kept.marks.has(nth) {
-				return nil
-			}
-			// Etcds before 3.5.16 deleted a tombstone at the very revision compacted to.
-			if main == compacted && deleted {
-				return nil
-			}
-		}
-		sum = crc32.Update(sum, castagnoli, key)
-		sum = crc32.Update(sum, castagnoli, value)
-		return nil
-	}})
-	if err != nil {
-		return KVHash{}, db.named(err)
-	}
-	return KVHash{Hash: sum, Revision: revision, CompactRevision: compacted}, nil
+	sum, err := h.hash(ctx, db)
+	return sum, db.named(err)
 }
 
-// keepers says which of the records up to a compaction are hashed: those that are
-// the newest of their key at the revision of the hash, and no tombstones.
-type keepers struct {
-	// records are those up to the compaction, numbered from the newest on.
+// hasher makes a KVHash. Where the keys were compacted it is choosy: not all records up
+// to the compaction are hashed, and a first pass, from the newest on, says which.
+type hasher struct {
+	revision, compacted int64
+	sum                 uint32
+	// records are those up to the compaction, numbered from the newest on, and marks
+	// those of them that are the newest of their key at the revision, and no tombstones.
 	records uint64
 	marks   bitmap
+	seen    *keySet
 	// none says that no key at all is there at the revision: etcd then hashes every
 	// record that it has.
 	none bool
 }
 
-func (db *DB) keepers(ctx context.Context, compacted, revision int64) (keepers, error) {
-	k := keepers{none: true}
-	seen := newKeySet()
-	err := db.changes(ctx, walk{order: descending, to: formatRevision(revision + 1)}, func(c Change) error {
-		live := seen.add(c.Key) && !c.Deleted
-		if live {
-			k.none = false
+func newHasher(revision, compacted int64) *hasher {
+	h := &hasher{revision: revision, compacted: compacted, none: true, sum: crc32.Update(0, castagnoli, []byte(keyBucket))}
+	if compacted > 0 {
+		h.seen = newKeySet()
+	} else {
+		h.compacted = -1
+	}
+	return h
+}
+
+func (h *hasher) choosy() bool { return h.seen != nil }
+
+// choose takes a record of the first pass. Live says that it is the newest of its key
+// and no tombstone.
+func (h *hasher) choose(c *Change, live bool) {
+	if live {
+		h.none = false
+	}
+	if c.Revision > h.compacted {
+		return
+	}
+	if h.records%64 == 0 {
+		h.marks = append(h.marks, 0)
+	}
+	if live {
+		h.marks.set(h.records)
+	}
+	h.records++
+}
+
+// add takes a record of the last pass, from the oldest on.
+func (h *hasher) add(main int64, deleted bool, key, value []byte) {
+	if main <= h.compacted {
+		h.records--
+		if !h.none && !h.marks.has(h.records) {
+			return
 		}
-		if c.Revision > compacted {
-			return nil
+		// Etcds before 3.5.16 deleted a tombstone at the very revision compacted to.
+		if main == h.compacted && deleted {
+			return
 		}
-		if k.records%64 == 0 {
-			k.marks = append(k.marks, 0)
+	}
+	h.sum = crc32.Update(h.sum, castagnoli, key)
+	h.sum = crc32.Update(h.sum, castagnoli, value)
+}
+
+func (h *hasher) told() KVHash {
+	return KVHash{Hash: h.sum, Revision: h.revision, CompactRevision: h.compacted}
+}
+
+// hash makes the last pass.
+func (h *hasher) hash(ctx context.Context, db *DB) (KVHash, error) {
+	h.seen = nil // which is large, and over
+	err := db.scan(ctx, keyBucket, walk{to: formatRevision(h.revision + 1), visit: func(key, value []byte, _ bool) error {
+		main, _, deleted, err := parseRevision(key)
+		if err == nil {
+			h.add(main, deleted, key, value)
 		}
-		if live {
-			k.marks.set(k.records)
-		}
-		k.records++
-		return nil
-	})
-	return k, err
+		return err
+	}})
+	if err != nil {
+		return KVHash{}, err
+	}
+	return h.told(), nil
 }

@@ -276,7 +276,7 @@ func sealed(tb testing.TB, db string) []byte {
 }
 
 func seal(db []byte) []byte {
-	h := newTailHash()
+	h := NewSnapshotHash()
 	_, _ = h.Write(db)
 	_, all, _ := h.sums()
 	return append(slices.Clip(db), all[:]...)

@@ -181,7 +181,9 @@ type walker struct {
 // run walks over a bucket. Errors are those of visit, of the context, of reading,
 // and ErrStructure.
 func (p *pager) run(ctx context.Context, b bucket, w walk) error {
-	walker := &walker{walk: w, pager: p, ctx: ctx}
+	own := *p
+	own.file = &ahead{from: p.file}
+	walker := &walker{walk: w, pager: &own, ctx: ctx}
 	if b.root == 0 {
 		if err := checkElements(b.inline, 0); err != nil {
 			return err
@@ -189,6 +191,43 @@ func (p *pager) run(ctx context.Context, b bucket, w walk) error {
 		return walker.leaf(b.inline, 0, nil, nil)
 	}
 	return walker.page(b.root, 0, nil, nil)
+}
+
+// aheadBytes are read at once where pages are asked for in their order in the file.
+const aheadBytes = 64 << 10
+
+// ahead reads on where it was asked for neighbours, in either direction: a walk in the
+// order of keys comes by many leaves in that of the file, and a read of a single page
+// costs more than its bytes. It is for one walk.
+type ahead struct {
+	from io.ReaderAt
+	// buf is what lies at start in the file, and low and high are the ends of what was
+	// read last.
+	buf              []byte
+	start, low, high int64
+}
+
+// ReadAt reads as io.ReaderAt does.
+func (a *ahead) ReadAt(p []byte, off int64) (int, error) {
+	end := off + int64(len(p))
+	inside := func() bool { return off >= a.start && end <= a.start+int64(len(a.buf)) }
+	if up, down := off == a.high, end == a.low; (up || down) && len(p) < aheadBytes && !inside() {
+		at := off
+		if down {
+			at = max(0, end-aheadBytes)
+		}
+		if a.buf == nil {
+			a.buf = make([]byte, aheadBytes)
+		}
+		n, err := a.from.ReadAt(a.buf[:aheadBytes], at)
+		if a.start, a.buf = at, a.buf[:n]; err != nil && !errors.Is(err, io.EOF) {
+			return 0, err
+		}
+	}
+	if a.low, a.high = off, end; inside() {
+		return copy(p, a.buf[off-a.start:]), nil
+	}
+	return a.from.ReadAt(p, off)
 }
 
 // page walks over the tree below a page, whose keys must lie in [low, high).

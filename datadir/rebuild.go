@@ -76,7 +76,7 @@ func (o *RestoreOptions) copyDatabase(ctx context.Context, src io.Reader, path s
 	if done.SHA256, done.Verified, err = judgeHash(file, sums, CheckOptions{AllowNoHash: o.AllowNoHash}); err != nil {
 		return done, err
 	}
-	info, pages, err := checkContent(ctx, file, !done.Verified)
+	info, pages, err := checkContent(ctx, file, contents{records: !done.Verified})
 	if err != nil {
 		return done, err
 	}
@@ -113,9 +113,21 @@ func (p *pager) forgetFree(file *os.File) error {
 	return err
 }
 
+// fill reads until b is full or src ends. io.ReadFull makes of an end in the middle what a
+// source says whose own end is missing.
+func fill(src io.Reader, b []byte) (n int, err error) {
+	for n < len(b) && err == nil {
+		var more int
+		more, err = src.Read(b[n:])
+		n += more
+	}
+	return n, err
+}
+
+
 // copyHashed writes everything from src to file. Hashing has a core of its own.
-func copyHashed(ctx context.Context, file *os.File, src io.Reader) (*tailHash, error) {
-	sums := newTailHash()
+func copyHashed(ctx context.Context, file *os.File, src io.Reader) (*SnapshotHash, error) {
+	sums := NewSnapshotHash()
 	free, full := make(chan []byte, copyChunks), make(chan []byte, copyChunks)
 	for range copyChunks {
 		free <- make([]byte, copyChunk)
@@ -136,14 +148,14 @@ func copyHashed(ctx context.Context, file *os.File, src io.Reader) (*tailHash, e
 				return err
 			}
 			b := <-free
-			n, readErr := io.ReadFull(src, b)
+			n, readErr := fill(src, b)
 			if _, err := file.Write(b[:n]); err != nil {
 				return err
 			}
 			full <- b[:n]
 			written += int64(n)
 			switch {
-			case errors.Is(readErr, io.EOF), errors.Is(readErr, io.ErrUnexpectedEOF):
+			case readErr == io.EOF: //nolint:errorlint // as readers give it; one that wraps another is no end
 				return nil
 			case readErr != nil:
 				return fmt.Errorf("read: %w", readErr)

@@ -67,6 +67,7 @@ func TestRestoreRefusals(t *testing.T) {
 		{"no hash", func(_ *testing.T, o *RestoreOptions) { o.Snapshot = bytes.NewReader(raw[:len(raw)-hashBytes]) }, nil, ErrNoHash, ""},
 		{"foreign", func(_ *testing.T, o *RestoreOptions) { o.Snapshot = strings.NewReader(strings.Repeat("x", 9999)) }, nil, ErrNotDatabase, ""},
 		{"a stream that breaks off", func(_ *testing.T, o *RestoreOptions) { o.Snapshot = readOnce(raw[:20000], broken) }, nil, broken, ""},
+		{"a stream that says its end is missing", func(_ *testing.T, o *RestoreOptions) { o.Snapshot = readOnce(raw, io.ErrUnexpectedEOF) }, nil, io.ErrUnexpectedEOF, ""},
 		{"no time", func(*testing.T, *RestoreOptions) {}, cancelled, context.Canceled, ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

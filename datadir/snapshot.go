@@ -28,6 +28,12 @@ type CheckOptions struct {
 	// AllowNoHash takes a database without the hash behind it, as one copied from a
 	// data directory is: whether its content is what etcd wrote can't be known then.
 	AllowNoHash bool
+	// Hash tells the hash of all bytes of the file, where the caller makes it while it
+	// reads them for something else; it may wait for that until the context ends. It is
+	// asked beside the walk over the file. Nil has the file read once more.
+	Hash func(ctx context.Context) (*SnapshotHash, error)
+	// HashKV has SnapshotInfo.HashKV computed in the same pass.
+	HashKV bool
 }
 
 // SnapshotInfo is what a whole snapshot holds.
@@ -40,6 +46,8 @@ type SnapshotInfo struct {
 	// Keys are those that are there at Revision, and Records what is left of all
 	// revisions.
 	Keys, Records int64
+	// HashKV is what DB.HashKV computes at Revision, if it was asked for.
+	HashKV KVHash
 	// Took is how long the check was.
 	Took time.Duration
 }
@@ -47,7 +55,8 @@ type SnapshotInfo struct {
 // CheckSnapshot reads the whole file at path and says whether it is a snapshot as
 // Maintenance.Snapshot sends it and etcdctl saves it, of any etcd 3: complete, equal
 // to its SHA-256, of sound structure, and with records that etcd can have written.
-// It needs some 20 bytes of memory for each key where a compaction was under way.
+// It needs some 20 bytes of memory for each key where a compaction was under way, and
+// with HashKV what DB.HashKV needs.
 //
 // Errors: fs.ErrNotExist, ErrInUse, ErrEmpty, ErrTruncated, ErrAltered,
 // ErrNotDatabase, ErrNotEtcd, ErrStructure, and ErrNoHash unless the options allow
@@ -81,10 +90,15 @@ func checkFile(ctx context.Context, file *os.File, o CheckOptions) (SnapshotInfo
 	var info SnapshotInfo
 	var contentErr error
 	var walking sync.WaitGroup
-	walking.Go(func() { info, _, contentErr = checkContent(ctx, file, true) })
+	walking.Go(func() { info, _, contentErr = checkContent(ctx, file, contents{records: true, hash: o.HashKV}) })
+	var sums *SnapshotHash
+	if o.Hash == nil {
+		sums, err = hashFile(ctx, file)
+	} else if sums, err = o.Hash(ctx); err == nil && sums.size != stat.Size() {
+		err = fmt.Errorf("%w: %d bytes of it were hashed, and it has %d; use another one, or copy it again", ErrAltered, sums.size, stat.Size())
+	}
 	var sum string
 	var verified bool
-	sums, err := hashFile(ctx, file)
 	if err == nil {
 		sum, verified, err = judgeHash(file, sums, o)
 	}
@@ -101,7 +115,7 @@ func checkFile(ctx context.Context, file *os.File, o CheckOptions) (SnapshotInfo
 }
 
 // judgeHash compares the hash behind the database.
-func judgeHash(file *os.File, sums *tailHash, o CheckOptions) (sum string, verified bool, err error) {
+func judgeHash(file *os.File, sums *SnapshotHash, o CheckOptions) (sum string, verified bool, err error) {
 	p, err := newPager(file)
 	if err != nil {
 		return "", false, err
@@ -122,9 +136,13 @@ func judgeHash(file *os.File, sums *tailHash, o CheckOptions) (sum string, verif
 	return hex.EncodeToString(all[:]), false, nil
 }
 
-// checkContent walks over everything in the file once. The records of the key
-// bucket are looked at and counted only where records says so.
-func checkContent(ctx context.Context, file *os.File, records bool) (SnapshotInfo, *pager, error) {
+// contents says what is made of the records while the structure is checked: whether
+// they are looked at and counted, and, if they are, whether they are hashed.
+type contents struct{ records, hash bool }
+
+// checkContent walks over everything in the file: once, or twice over the key bucket
+// where it was compacted and is hashed.
+func checkContent(ctx context.Context, file *os.File, what contents) (SnapshotInfo, *pager, error) {
 	var reached bitmap
 	db, err := newDB(ctx, file, func(p *pager) bitmap {
 		reached = newBitmap(p.pages)
@@ -134,12 +152,7 @@ func checkContent(ctx context.Context, file *os.File, records bool) (SnapshotInf
 		return SnapshotInfo{}, nil, err
 	}
 	info := SnapshotInfo{Info: db.info}
-	visit := func(_, _ []byte, _ bool) error { return nil }
-	if records {
-		visit = info.count()
-	}
-	err = db.scan(ctx, keyBucket, walk{order: descending, reached: reached, visit: visit})
-	if err != nil {
+	if err = info.read(ctx, db, what, reached); err != nil {
 		return SnapshotInfo{}, nil, fmt.Errorf("bucket %q: %w", keyBucket, err)
 	}
 	for name, b := range db.buckets {
@@ -153,18 +166,29 @@ func checkContent(ctx context.Context, file *os.File, records bool) (SnapshotInf
 	return info, db.pager, db.pager.checkFree(reached)
 }
 
-// count holds each record to what etcd writes, and counts it, from the newest on.
-//
-// No key need be remembered where no compaction is under way: up to its revision
-// there is one record for each key that was there then, and after it a key comes by a
-// record that created it and goes by a tombstone.
-func (i *SnapshotInfo) count() func(key, value []byte, _ bool) error {
-	compacted, settled := i.FinishedCompact, i.FinishedCompact == i.ScheduledCompact
+// read walks over the key bucket.
+func (i *SnapshotInfo) read(ctx context.Context, db *DB, what contents, reached bitmap) error {
+	w := walk{order: descending, reached: reached}
+	if !what.records {
+		w.visit = func(_, _ []byte, _ bool) error { return nil }
+		return db.scan(ctx, keyBucket, w)
+	}
+	settled := i.FinishedCompact == i.ScheduledCompact
 	var seen *keySet
 	if !settled {
 		seen = newKeySet()
 	}
-	return func(key, value []byte, _ bool) error {
+	var hash *hasher
+	if what.hash {
+		hash = newHasher(i.Revision, i.CompactRevision())
+		if hash.choosy() {
+			seen = hash.seen
+		} else {
+			// Nothing asks for the newest first: never compacted is settled too.
+			w.order = ascending
+		}
+	}
+	w.visit = func(key, value []byte, _ bool) error {
 		c, err := parseChange(key, value)
 		if err == nil {
 			err = c.check()
@@ -172,20 +196,48 @@ func (i *SnapshotInfo) count() func(key, value []byte, _ bool) error {
 		if err != nil {
 			return err
 		}
-		i.Records++
+		// The first sight of a key says whether it is there.
+		first := seen != nil && seen.add(c.Key)
+		i.count(&c, settled, first)
 		switch {
-		case c.Placeholder():
-		case !settled:
-			// The first sight of a key says whether it is there.
-			if seen.add(c.Key) && !c.Deleted {
-				i.Keys++
-			}
-		case c.Deleted && c.Revision > compacted:
-			i.Keys--
-		case !c.Deleted && (c.Revision <= compacted || c.Created == c.Revision):
-			i.Keys++
+		case hash == nil:
+		case hash.choosy():
+			hash.choose(&c, first && !c.Deleted)
+		default:
+			hash.add(c.Revision, c.Deleted, key, value)
 		}
 		return nil
+	}
+	err := db.scan(ctx, keyBucket, w)
+	if err != nil || hash == nil {
+		return err
+	}
+	if !hash.choosy() {
+		i.HashKV = hash.told()
+		return nil
+	}
+	i.HashKV, err = hash.hash(ctx, db)
+	return err
+}
+
+// count counts a record.
+//
+// No key need be remembered where no compaction is under way: up to its revision
+// there is one record for each key that was there then, and after it a key comes by a
+// record that created it and goes by a tombstone.
+func (i *SnapshotInfo) count(c *Change, settled, first bool) {
+	compacted := i.FinishedCompact
+	i.Records++
+	switch {
+	case c.Placeholder():
+	case !settled:
+		if first && !c.Deleted {
+			i.Keys++
+		}
+	case c.Deleted && c.Revision > compacted:
+		i.Keys--
+	case !c.Deleted && (c.Revision <= compacted || c.Created == c.Revision):
+		i.Keys++
 	}
 }
 
@@ -215,20 +267,21 @@ func (p *pager) checkUnknown(ctx context.Context, b bucket, reached bitmap, dept
 	}})
 }
 
-// tailHash hashes a stream, and keeps apart the last bytes of it, which may be the
-// hash of all before.
-type tailHash struct {
+// SnapshotHash hashes all bytes of a snapshot, in their order, and keeps apart the last
+// of them, which may be the hash of all before.
+type SnapshotHash struct {
 	sum  hash.Hash
 	tail []byte
 	size int64
 }
 
-func newTailHash() *tailHash {
-	return &tailHash{sum: sha256.New(), tail: make([]byte, 0, 2*hashBytes)}
+// NewSnapshotHash returns one that has seen nothing yet.
+func NewSnapshotHash() *SnapshotHash {
+	return &SnapshotHash{sum: sha256.New(), tail: make([]byte, 0, 2*hashBytes)}
 }
 
 // Write never fails.
-func (t *tailHash) Write(p []byte) (int, error) {
+func (t *SnapshotHash) Write(p []byte) (int, error) {
 	n := len(p)
 	t.size += int64(n)
 	if n >= hashBytes {
@@ -247,7 +300,7 @@ func (t *tailHash) Write(p []byte) (int, error) {
 
 // sums are the hash of all but the last bytes, that of everything, and those last
 // bytes. Nothing can be written afterwards.
-func (t *tailHash) sums() (without, all, last [hashBytes]byte) {
+func (t *SnapshotHash) sums() (without, all, last [hashBytes]byte) {
 	t.sum.Sum(without[:0])
 	_, _ = t.sum.Write(t.tail)
 	t.sum.Sum(all[:0])
@@ -255,8 +308,8 @@ func (t *tailHash) sums() (without, all, last [hashBytes]byte) {
 	return without, all, last
 }
 
-func hashFile(ctx context.Context, file *os.File) (*tailHash, error) {
-	sums := newTailHash()
+func hashFile(ctx context.Context, file *os.File) (*SnapshotHash, error) {
+	sums := NewSnapshotHash()
 	buf := make([]byte, hashChunk)
 	for off := int64(0); ; {
 		if err := ctx.Err(); err != nil {
