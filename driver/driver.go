@@ -15,6 +15,9 @@ var (
 	// ErrNotStopped: it could not be proven that no etcd of the member runs. It is
 	// not an answer: ask again.
 	ErrNotStopped = errors.New("not proven to be stopped")
+	// ErrNotRestorable: the member's data can't be made from a backup, and asking again
+	// does not help.
+	ErrNotRestorable = errors.New("can't be restored into")
 )
 
 // Driver runs members at one place. All methods are idempotent, may be called
@@ -46,6 +49,32 @@ type Data interface {
 	// Retire renames the member's home aside once it is proven stopped, and returns
 	// where it went. Retiring what is gone already succeeds with an empty path.
 	Retire(ctx context.Context) (string, error)
+
+	// Restore makes the data of a prepared member whose bootstrap is Restored, before its
+	// etcd is first started. One that was made already for this bootstrap's token is left
+	// as it is, and from is not read. It takes as long as from does; Ensure, Observe and
+	// Stop of the member answer meanwhile, and a second Restore fails. One that failed, or
+	// was killed at any point, leaves nothing that could be taken for the member's data,
+	// and is begun anew by the next.
+	//
+	// Errors: ErrNotRestorable when the member has ever been started, or other data is in
+	// its place; the context's, which is not asked while from.Reader blocks; what the
+	// Reader returned; and those of the snapshot and of the disk.
+	Restore(ctx context.Context, from Snapshot) error
+}
+
+// Snapshot is what a member is restored from.
+type Snapshot struct {
+	// Reader gives a snapshot as etcd sends it, with the hash behind the database,
+	// decompressed and decrypted. It is read once, to its end.
+	Reader io.Reader
+	// Size in bytes, if it is known: what ends before or after it is refused. 0 or less
+	// where it is not.
+	Size int64
+	// Name for messages.
+	Name string
+	// Progress is told how many bytes have been read, after each piece; may be nil.
+	Progress func(done int64)
 }
 
 // LogSource is which of a member's logs to read.

@@ -163,7 +163,9 @@ func (f *MemberFlags) bootstrapFlags() []string {
 		peers = append(peers, p.Name+"="+p.URL)
 	}
 	state := "new"
-	if f.Bootstrap.State == v1alpha1.BootstrapExisting {
+	if f.Bootstrap.State == v1alpha1.BootstrapExisting || f.Bootstrap.State == v1alpha1.BootstrapRestored {
+		// A restored member has its directory. Without it, etcd must not form an empty
+		// cluster in place of the restored one.
 		state = "existing"
 	}
 	return []string{

@@ -84,6 +84,11 @@ func TestFlagsVariants(t *testing.T) {
 			[]string{"--initial-cluster-state=existing", "--initial-cluster-token=tok"},
 			nil,
 		},
+		"restored": {
+			func(f *MemberFlags) { f.Bootstrap.State = v1alpha1.BootstrapRestored },
+			[]string{"--initial-cluster-state=existing", "--initial-cluster-token=tok"},
+			nil,
+		},
 		"ipv6": {
 			func(f *MemberFlags) { f.Address = "fd00::1" },
 			[]string{"--listen-client-urls=https://[fd00::1]:2379"},

@@ -45,6 +45,8 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"kill", testKill},
 		{"stop", testStop},
 		{"retire", testRetire},
+		{"restore", testRestore},
+		{"restore without data", testRestoredDataLost},
 		{"logs", testLogs},
 		{"list", testList},
 	} {

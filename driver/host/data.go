@@ -34,6 +34,9 @@ func (a data) Retire(ctx context.Context) (string, error) {
 	defer d.lock(h)()
 	v := d.look(h)
 	if v.there {
+		if v.restoring {
+			return "", fmt.Errorf("retire %s/%s: %w: its data is being restored; end that first", m.Namespace, m.Name, driver.ErrNotStopped)
+		}
 		if err := mayRetire(m, v); err != nil {
 			return "", err
 		}
@@ -104,6 +107,7 @@ func (d *Driver) forget(m *v1alpha1.EtcdMember, h supervisor.Home) {
 	delete(d.notes, string(h))
 	delete(d.spawned, string(h))
 	delete(d.marks, m.UID)
+	delete(d.restores, string(h))
 	for path := range d.certs {
 		if strings.HasPrefix(path, string(h)+"/") {
 			delete(d.certs, path)

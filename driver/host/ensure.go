@@ -34,6 +34,9 @@ func (d *Driver) Ensure(ctx context.Context, m *v1alpha1.EtcdMember) (v1alpha1.E
 	if err != nil && !errors.As(err, &note.problem) {
 		note.problem = &problem{reason: ReasonNotPrepared, message: err.Error()}
 	}
+	if note.problem == nil && formedFromBackup(m) {
+		note.problem = d.afterRestore(ctx, m, h)
+	}
 	if m.Spec.Run == v1alpha1.RunRunning {
 		// What is running already is kept running whatever keeps it from being prepared
 		// anew: an unreachable signer or a release that is gone must not cost a member.
@@ -118,6 +121,9 @@ func (d *Driver) order(m *v1alpha1.EtcdMember, h supervisor.Home, p prepared) (*
 	o.Digest, o.Executable, o.Args = m.Spec.Release.Digest, p.executable, args
 	if m.Status.Mark != nil {
 		o.Mark = *m.Status.Mark
+	}
+	if err = joinedByRestore(m, h, o); err != nil {
+		return nil, err
 	}
 	before, err := h.ReadOrder()
 	if err != nil {

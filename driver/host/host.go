@@ -74,6 +74,8 @@ type Driver struct {
 	spawned map[string]*spawned
 	marks   map[v1alpha1.UID]*pendingMark
 	certs   map[string]certCheck
+	// restores of homes, under way and over.
+	restores map[string]*restoring
 	// reserved ports, by the names that keep them.
 	reserved map[int32]*net.UnixConn
 }
@@ -113,7 +115,7 @@ func New(opts Options) (*Driver, error) {
 		opts: opts, dir: dir, log: opts.Logger,
 		members: map[string]*sync.Mutex{}, notes: map[string]prepareNote{}, spawned: map[string]*spawned{},
 		marks: map[v1alpha1.UID]*pendingMark{}, certs: map[string]certCheck{},
-		reserved: map[int32]*net.UnixConn{},
+		restores: map[string]*restoring{}, reserved: map[int32]*net.UnixConn{},
 	}, nil
 }
 

@@ -32,6 +32,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) == 4 && os.Args[1] == "member" {
 		os.Exit(superviseMain(os.Args[3]))
 	}
+	if len(os.Args) == 4 && os.Args[1] == "restore half" {
+		os.Exit(restoreHalf(os.Args[2], os.Args[3]))
+	}
 	os.Exit(m.Run())
 }
 

@@ -16,7 +16,7 @@ const ReasonHomeMissing = "HomeMissing"
 // mounted, or this is another data directory than the one it runs in. Its etcd may
 // be running. Empty where the home is as it should be, or was retired.
 func (d *Driver) missing(m *v1alpha1.EtcdMember, v *view) string {
-	if m.Spec.MemberID == "" || v.stateErr != nil || v.there && !v.neverStarted() || d.wasRetired(v.home) {
+	if m.Spec.MemberID == "" || v.stateErr != nil || v.there && (!v.neverStarted() || v.identity.Restore.Done()) || d.wasRetired(v.home) {
 		return ""
 	}
 	return fmt.Sprintf("the member has joined its cluster as %s, but its home %s is not there or was never used; "+

@@ -29,6 +29,8 @@ type view struct {
 
 	// held: a supervisor lives, or is being started.
 	held bool
+	// restoring: this driver makes the data directory, under the lock of the home.
+	restoring bool
 	// process is the etcd that runs, or nil.
 	process *supervisor.Process
 	scanErr error
@@ -52,8 +54,8 @@ func (d *Driver) look(h supervisor.Home) *view {
 	if v.ports, v.portsErr = readPorts(h); errors.Is(v.portsErr, fs.ErrNotExist) {
 		v.portsErr = nil
 	}
-	held, err := h.Held()
-	v.held = held || err != nil || d.starting(h)
+	held, restoring, err := d.holder(h)
+	v.held, v.restoring = held || err != nil || d.starting(h), restoring
 	v.findProcess()
 	return v
 }
@@ -139,7 +141,11 @@ func (d *Driver) observe(m *v1alpha1.EtcdMember, h supervisor.Home) v1alpha1.Etc
 	if running.Status == v1alpha1.True && v.held {
 		s.Message = ""
 	}
-	for _, c := range []v1alpha1.Condition{v.preparedCondition(m, note), running, v.dataCondition(), d.certificateCondition(m, h, note, time.Now())} {
+	conditions := []v1alpha1.Condition{v.preparedCondition(m, note), running, v.dataCondition(), d.certificateCondition(m, h, note, time.Now())}
+	if formedFromBackup(m) {
+		conditions = append(conditions, v.restoredCondition(m))
+	}
+	for _, c := range conditions {
 		c.ObservedGeneration = m.Generation
 		v1alpha1.SetCondition(&s.Conditions, c)
 	}
