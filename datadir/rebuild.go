@@ -124,7 +124,6 @@ func fill(src io.Reader, b []byte) (n int, err error) {
 	return n, err
 }
 
-
 // copyHashed writes everything from src to file. Hashing has a core of its own.
 func copyHashed(ctx context.Context, file *os.File, src io.Reader) (*SnapshotHash, error) {
 	sums := NewSnapshotHash()
