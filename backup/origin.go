@@ -1,10 +1,6 @@
 package backup
 
 import (
-	"bufio"
-	"bytes"
-	"compress/gzip"
-	"compress/zlib"
 	"context"
 	"errors"
 	"fmt"
@@ -12,19 +8,23 @@ import (
 	"os"
 
 	"filippo.io/age"
-	"github.com/klauspost/compress/zstd"
 
 	"github.com/quorate/quorate/backup/bucket"
 	"github.com/quorate/quorate/backup/catalog"
 	"github.com/quorate/quorate/datadir"
 )
 
-// Origin is what is restored or read: a backup in a store, or a file. A file may be
-// what etcdctl saves, a full snapshot of etcd-backup-restore, or an object of a store,
-// packed or not: how it is packed is told by its first bytes.
+// Origin is what is restored or read: a backup in a store, an object that others stored,
+// or a file. The latter two may be what etcdctl saves, a full snapshot of
+// etcd-backup-restore, or the data of a backup: with what it is packed, or whether at
+// all, is told by its first bytes. That it is whole is told by how it is packed and by
+// the SHA-256 behind the database.
 type Origin struct {
 	Bucket bucket.Bucket
-	Entry  *catalog.Entry
+	// Entry of the bucket's catalog.
+	Entry *catalog.Entry
+	// Object is the name of what others stored in the bucket, where Entry is nil.
+	Object string
 	// File is read where Bucket is nil.
 	File string
 	// Identities open what is encrypted.
@@ -33,18 +33,24 @@ type Origin struct {
 
 // String names the origin in messages.
 func (o Origin) String() string {
-	if o.Bucket == nil {
+	switch {
+	case o.Bucket == nil:
 		return o.File
+	case o.Entry == nil:
+		return o.Object + " in " + o.Bucket.String()
 	}
 	return o.Entry.Ref.ID() + " in " + o.Bucket.String()
 }
 
-// open reads the database; size is in bytes, or 0 where it is not known before.
+// open reads the database; size is in bytes, or 0 where it is not known before. Errors
+// are ErrPacked, ErrNoIdentity, ErrDelta and those of the bucket or the file.
 func (o Origin) open(ctx context.Context) (db io.ReadCloser, size int64, err error) {
-	if o.Bucket == nil {
-		return openFile(o.File, o.Identities)
-	}
-	if o.Entry.Point == nil {
+	switch {
+	case o.Bucket == nil:
+		return o.openFile()
+	case o.Entry == nil:
+		return o.openObject(ctx)
+	case o.Entry.Point == nil:
 		return nil, 0, fmt.Errorf("%s: it has no manifest that can be read: %w", o, o.Entry.Err)
 	}
 	db, stored, err := open(ctx, o.Bucket, o.Entry, o.Identities)
@@ -52,6 +58,47 @@ func (o Origin) open(ctx context.Context) (db io.ReadCloser, size int64, err err
 		return nil, 0, fmt.Errorf("%s: %w", o, err)
 	}
 	return &verified{ReadCloser: db, stored: stored, want: o.Entry.Point.StoredSHA256}, o.Entry.Point.DBSize, nil
+}
+
+// openFile reads a file of this machine.
+func (o Origin) openFile() (io.ReadCloser, int64, error) {
+	f, err := os.Open(o.File)
+	if err != nil {
+		return nil, 0, err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return nil, 0, errors.Join(err, f.Close())
+	}
+	return o.unpack(f, info.Size())
+}
+
+// openObject reads what others stored.
+func (o Origin) openObject(ctx context.Context) (io.ReadCloser, int64, error) {
+	info, err := o.Bucket.Stat(ctx, o.Object)
+	if err != nil {
+		return nil, 0, err
+	}
+	r, err := o.Bucket.Get(ctx, o.Object)
+	if err != nil {
+		return nil, 0, err
+	}
+	return o.unpack(r, info.Size)
+}
+
+// unpack reads what others stored as the database it holds; it closes stored.
+func (o Origin) unpack(stored io.ReadCloser, size int64) (io.ReadCloser, int64, error) {
+	if IsDelta(o.File + o.Object) {
+		return nil, 0, errors.Join(fmt.Errorf("%s: %w", o, ErrDelta), stored.Close())
+	}
+	f, packed, err := openForeign(stored, o.Identities)
+	switch {
+	case err != nil:
+		return nil, 0, fmt.Errorf("%s: %w", o, err)
+	case packed:
+		size = 0
+	}
+	return f, size, nil
 }
 
 // verified compares what came from a store with the manifest, at its end.
@@ -72,66 +119,6 @@ func (v *verified) Read(p []byte) (int, error) {
 		}
 	}
 	return n, err
-}
-
-// How files begin.
-var (
-	beginsGzip = []byte{0x1f, 0x8b}
-	beginsZlib = []byte{0x78}
-	beginsZstd = []byte{0x28, 0xb5, 0x2f, 0xfd}
-	beginsAge  = []byte("age-encryption.org/v1\n")
-)
-
-// openFile unpacks a file as its first bytes say.
-func openFile(path string, identities []age.Identity) (_ io.ReadCloser, size int64, err error) {
-	f, err := os.Open(path) //nolint:gosec // the file that a person named
-	if err != nil {
-		return nil, 0, err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, f.Close())
-		}
-	}()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, 0, err
-	}
-	from := &source{Reader: f}
-	r := bufio.NewReaderSize(from, 1<<20)
-	head, _ := r.Peek(len(beginsAge)) // a shorter file begins with none of them
-	if bytes.Equal(head, beginsAge) {
-		opened, openErr := age.Decrypt(r, identities...)
-		if openErr != nil {
-			return nil, 0, fmt.Errorf("%s: %w: %w: give the identity file of one of its recipients", path, ErrNoIdentity, openErr)
-		}
-		r = bufio.NewReaderSize(opened, 1<<20)
-		head, _ = r.Peek(len(beginsZstd))
-	}
-	switch {
-	case bytes.HasPrefix(head, beginsGzip):
-		unzipped, zipErr := gzip.NewReader(r)
-		if zipErr != nil {
-			return nil, 0, fmt.Errorf("%s: %w: %w", path, ErrPacked, zipErr)
-		}
-		return &unpacked{Reader: unzipped, stored: from, close: f.Close}, 0, nil
-	case bytes.HasPrefix(head, beginsZlib):
-		unzipped, zipErr := zlib.NewReader(r)
-		if zipErr != nil {
-			return nil, 0, fmt.Errorf("%s: %w: %w", path, ErrPacked, zipErr)
-		}
-		return &unpacked{Reader: unzipped, stored: from, close: f.Close}, 0, nil
-	case bytes.HasPrefix(head, beginsZstd):
-		dec, zipErr := zstd.NewReader(r, zstd.WithDecoderConcurrency(2), zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderLowmem(true))
-		if zipErr != nil {
-			return nil, 0, fmt.Errorf("%s: %w: %w", path, ErrPacked, zipErr)
-		}
-		return &unpacked{Reader: dec, stored: from, close: func() error {
-			dec.Close()
-			return f.Close()
-		}}, 0, nil
-	}
-	return &unpacked{Reader: r, stored: from, close: f.Close}, info.Size(), nil
 }
 
 // Local is a backup on this machine's disk, to be read. Close it.

@@ -11,8 +11,15 @@ import (
 	"github.com/quorate/quorate/backup/catalog"
 )
 
-// maxWindow bounds what an object may ask a reader to hold, in bytes.
-const maxWindow = 64 << 20
+const (
+	// maxWindow bounds what an object may ask a reader to hold, in bytes.
+	maxWindow = 64 << 20
+	// packWindow is how far back matches are looked for, in bytes. The fastest level
+	// remembers few places, hardly any of them further back than fastWindow, which stays
+	// in a core's cache.
+	packWindow = 4 << 20
+	fastWindow = 1 << 20
+)
 
 var (
 	// ErrNoIdentity says that the backup is encrypted for others.
@@ -43,8 +50,12 @@ func (p packing) write(w io.Writer, from io.Reader) (err error) {
 }
 
 func (p packing) compress(w io.Writer, from io.Reader) error {
-	// Two blocks at a time: one is read while the other is compressed.
-	enc, err := zstd.NewWriter(w, zstd.WithEncoderLevel(p.level), zstd.WithEncoderConcurrency(2), zstd.WithWindowSize(4<<20), zstd.WithEncoderCRC(true))
+	window := packWindow
+	if p.level == zstd.SpeedFastest {
+		window = fastWindow
+	}
+	// Two blocks at a time: one is searched for matches while the other is written.
+	enc, err := zstd.NewWriter(w, zstd.WithEncoderLevel(p.level), zstd.WithEncoderConcurrency(2), zstd.WithWindowSize(window), zstd.WithEncoderCRC(true))
 	if err != nil {
 		return fmt.Errorf("compress the backup: %w", err)
 	}

@@ -74,6 +74,7 @@ func Prove(ctx context.Context, entry *catalog.Entry, o ProveOptions) (*catalog.
 	if err := catalog.WriteProof(ctx, objects{bucket: o.Bucket}, catalog.Layout{}, entry.Ref, p.proof); err != nil {
 		return nil, fmt.Errorf("prove %s: %w: %w", entry.Ref, ErrUnproven, err)
 	}
+	p.proof.Format, p.proof.Point = catalog.ProofFormat, entry.Ref.ID()
 	return &p.proof, nil
 }
 

@@ -18,6 +18,9 @@ const DefaultBump = 1_000_000_000
 // bumpMargin is left for what was written after the last look at the old cluster.
 const bumpMargin = 1_000_000
 
+// ErrReplaced says that what is restored changed between two members.
+var ErrReplaced = errors.New("it was replaced while it was restored")
+
 // Bump says how far the revision is to be moved on.
 type Bump struct {
 	// By is added to the revision; 0 keeps it.
@@ -75,6 +78,9 @@ func Restore(ctx context.Context, o RestoreOptions) ([]datadir.Restored, error) 
 		one, err := o.restore(ctx, m)
 		if err != nil {
 			return done, fmt.Errorf("member %s: %w", m.Name, err)
+		}
+		if len(done) > 0 && one.SHA256 != done[0].SHA256 {
+			return done, fmt.Errorf("member %s: %s: %w: %s and %s hold different data: remove both, and restore again", m.Name, o.Origin, ErrReplaced, done[0].Dir, one.Dir)
 		}
 		// The others belong to the same cluster.
 		o.Token = one.Token

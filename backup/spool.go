@@ -10,8 +10,11 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/quorate/quorate/internal/bytesize"
 )
 
 // Names in a spool directory.
@@ -20,6 +23,10 @@ const (
 	spoolLock   = "lock"
 	spoolFile   = "snapshot.db"
 )
+
+// spoolMaking is how long at most a spool is being made: one that has no file by then
+// belongs to nobody.
+const spoolMaking = time.Hour
 
 // spoolCheck is how many bytes are written between two looks at the disk.
 const spoolCheck = 8 << 20
@@ -64,7 +71,8 @@ func NewSpool(dir string, floor, need int64) (_ *Spool, err error) {
 		return nil, err
 	}
 	if free-need < floor {
-		return nil, fmt.Errorf("%s: %w: the database has %d bytes, %d are free and %d stay free: name another disk with --spool-dir", dir, ErrSpoolFull, need, free, floor)
+		return nil, fmt.Errorf("%s: %w: %s are needed, %s are free and %s stay free: name another disk with --spool-dir",
+			dir, ErrSpoolFull, bytesize.Text(need), bytesize.Text(free), bytesize.Text(floor))
 	}
 	own, err := os.MkdirTemp(dir, spoolPrefix)
 	if err != nil {
@@ -107,7 +115,7 @@ func (s *Spool) Write(p []byte) (int, error) {
 	if s.looked <= 0 {
 		free, err := freeBytes(s.dir)
 		if err == nil && free < s.floor {
-			err = fmt.Errorf("%s: %w: %d bytes are free and %d stay free", s.dir, ErrSpoolFull, free, s.floor)
+			err = fmt.Errorf("%s: %w: %s are free and %s stay free: name another disk with --spool-dir", s.dir, ErrSpoolFull, bytesize.Text(free), bytesize.Text(s.floor))
 		}
 		if err != nil {
 			return 0, err
@@ -217,11 +225,21 @@ func SweepSpools(dir string) error {
 	return errors.Join(errs...)
 }
 
-// sweepSpool leaves a directory without a lock alone: it is being made.
+// sweepSpool leaves a young directory without a spooled file alone, lock and all: it is
+// being made, and whoever makes it is about to lock it.
 func sweepSpool(dir string) error {
+	_, err := os.Lstat(filepath.Join(dir, spoolFile))
+	if made, dirErr := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
+		switch {
+		case errors.Is(dirErr, fs.ErrNotExist), dirErr == nil && time.Since(made.ModTime()) < spoolMaking:
+			return nil
+		case dirErr != nil:
+			return fmt.Errorf("sweep spools: %w", dirErr)
+		}
+	}
 	lock, err := os.OpenFile(filepath.Join(dir, spoolLock), os.O_RDWR, 0) //nolint:gosec // below our own directory
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return os.RemoveAll(dir) // its process died before it could lock it
 	}
 	if err != nil {
 		return fmt.Errorf("sweep spools: %w", err)

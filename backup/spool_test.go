@@ -8,7 +8,9 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/quorate/quorate/backup"
 )
@@ -82,7 +84,7 @@ func TestSweep(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	alive := spool(t, dir)
-	for name, files := range map[string][]string{"quorate-spool-dead": {"lock", "snapshot.db"}, "quorate-spool-young": nil, "other": {"lock"}} {
+	for name, files := range map[string][]string{"quorate-spool-dead": {"lock", "snapshot.db"}, "quorate-spool-young": nil, "quorate-spool-locking": {"lock"}, "quorate-spool-old": nil, "quorate-spool-older": {"lock"}, "other": {"lock"}} {
 		if err := os.Mkdir(filepath.Join(dir, name), 0o700); err != nil {
 			t.Fatal(err)
 		}
@@ -92,10 +94,16 @@ func TestSweep(t *testing.T) {
 			}
 		}
 	}
+	for _, name := range []string{"quorate-spool-old", "quorate-spool-older"} {
+		made := time.Now().Add(-2 * time.Hour)
+		if err := os.Chtimes(filepath.Join(dir, name), made, made); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if err := backup.SweepSpools(dir); err != nil {
 		t.Fatal(err)
 	}
-	for name, stays := range map[string]bool{"quorate-spool-dead": false, "quorate-spool-young": true, "other": true, filepath.Base(alive.Dir()): true} {
+	for name, stays := range map[string]bool{"quorate-spool-dead": false, "quorate-spool-young": true, "quorate-spool-locking": true, "quorate-spool-old": false, "quorate-spool-older": false, "other": true, filepath.Base(alive.Dir()): true} {
 		if _, err := os.Stat(filepath.Join(dir, name)); (err == nil) != stays {
 			t.Errorf("%s: %v, want it to stay: %v", name, err, stays)
 		}
@@ -106,7 +114,8 @@ func TestSweep(t *testing.T) {
 func TestSpoolFull(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	if _, err := backup.NewSpool(dir, 1, math.MaxInt64/2); !errors.Is(err, backup.ErrSpoolFull) {
+	_, err := backup.NewSpool(dir, 256<<20, math.MaxInt64/2)
+	if !errors.Is(err, backup.ErrSpoolFull) || !strings.Contains(err.Error(), ": 4194304.0 TiB are needed, ") || !strings.Contains(err.Error(), " and 256.0 MiB stay free: name another disk") {
 		t.Errorf("a snapshot of 4 EiB: %v", err)
 	}
 	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {

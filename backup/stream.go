@@ -10,10 +10,10 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
+	"github.com/quorate/quorate/datadir"
 	"github.com/quorate/quorate/etcd"
 )
 
@@ -48,39 +48,36 @@ type packed struct {
 	path   string
 	size   int64
 	sha256 string
+	// hash of the database that was packed, and of nothing that was not.
+	hash *datadir.SnapshotHash
 }
 
-// spoolFrom streams the member's snapshot into the spool and packs it beside that, so
-// that both end at nearly the same time.
-func spoolFrom(ctx context.Context, s *etcd.Surveyor, from Source, spool *Spool, p packing, tell func(done int64)) (packed, error) {
-	group, ctx := errgroup.WithContext(ctx)
+// spoolFrom streams the member's snapshot into the spool. What packs it follows, and may
+// not be through when the stream is over: the member is not kept waiting for it.
+func spoolFrom(ctx context.Context, s *etcd.Surveyor, from Source, spool *Spool, p packing, tell func(done int64)) (*packer, error) {
 	streaming, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	group.Go(func() error {
-		// The connection brings 16 KiB at a time.
-		buffered := bufio.NewWriterSize(spool, spoolBuffer)
-		err := s.Snapshot(streaming, from.Endpoint, buffered)
-		if err == nil {
-			err = buffered.Flush()
-		}
-		if cause := context.Cause(streaming); err != nil && cause != nil && ctx.Err() == nil {
-			err = cause
-		}
-		// It is not synced: who loses the spool loses the backup under way with it.
-		spool.End(err)
-		stop(nil)
-		return err
-	})
-	group.Go(func() error {
-		watchGrowth(streaming, s, from, spool, stop, tell)
-		return nil
-	})
-	var out packed
-	group.Go(func() (err error) {
-		out, err = packFile(ctx, spool, p)
-		return err
-	})
-	return out, group.Wait()
+	pack := startPacker(ctx, spool, p, stop)
+	var watching sync.WaitGroup
+	watching.Go(func() { watchGrowth(streaming, s, from, spool, stop, tell) })
+	// The connection brings 16 KiB at a time.
+	buffered := bufio.NewWriterSize(spool, spoolBuffer)
+	err := s.Snapshot(streaming, from.Endpoint, buffered)
+	if err == nil {
+		err = buffered.Flush()
+	}
+	if cause := context.Cause(streaming); err != nil && cause != nil && ctx.Err() == nil {
+		err = cause
+	}
+	// It is not synced: who loses the spool loses the backup under way with it.
+	spool.End(err)
+	stop(nil)
+	watching.Wait()
+	if err != nil {
+		pack.stop()
+		return nil, err
+	}
+	return pack, nil
 }
 
 // watchGrowth stops a stream that brings nothing, or while which the database grows: a
@@ -125,7 +122,53 @@ func allowedSize(size, quota int64) int64 {
 	return allowed
 }
 
-// packFile packs the spooled file while it grows.
+// packer packs the spooled file while it grows.
+type packer struct {
+	cancel context.CancelFunc
+	done   chan struct{}
+	out    packed
+	err    error
+}
+
+// startPacker also tells failed why, if it fails.
+func startPacker(ctx context.Context, spool *Spool, p packing, failed func(error)) *packer {
+	ctx, cancel := context.WithCancel(ctx)
+	k := &packer{cancel: cancel, done: make(chan struct{})}
+	go func() {
+		defer close(k.done)
+		if k.out, k.err = packFile(ctx, spool, p); k.err != nil {
+			failed(k.err)
+		}
+	}()
+	return k
+}
+
+// wait returns what was packed.
+func (k *packer) wait(ctx context.Context) (packed, error) {
+	select {
+	case <-k.done:
+		return k.out, k.err
+	case <-ctx.Done():
+		return packed{}, context.Cause(ctx)
+	}
+}
+
+// failed says why it has failed, if it has so far.
+func (k *packer) failed() error {
+	select {
+	case <-k.done:
+		return k.err
+	default:
+		return nil
+	}
+}
+
+// stop ends it, if it is not through.
+func (k *packer) stop() {
+	k.cancel()
+	<-k.done
+}
+
 func packFile(ctx context.Context, spool *Spool, p packing) (out packed, err error) {
 	r, err := spool.Follow(ctx)
 	if err != nil {
@@ -139,12 +182,51 @@ func packFile(ctx context.Context, spool *Spool, p packing) (out packed, err err
 	}
 	sum := sha256.New()
 	count := &counter{to: io.MultiWriter(f, sum)}
-	err = p.write(count, r)
+	out.hash = datadir.NewSnapshotHash()
+	err = p.write(count, newHashing(r, out.hash))
 	if err = errors.Join(err, f.Close()); err != nil {
 		return packed{}, err
 	}
 	out.size, out.sha256 = count.n, hex.EncodeToString(sum.Sum(nil))
 	return out, nil
+}
+
+// hashing hashes what is read through it, beside what its reader does with it.
+type hashing struct {
+	from io.Reader
+	to   io.Writer
+	// left is what was not read yet of buf.
+	buf, left []byte
+	hashed    chan struct{}
+	err       error
+}
+
+func newHashing(from io.Reader, to io.Writer) *hashing {
+	h := &hashing{from: from, to: to, buf: make([]byte, spoolBuffer), hashed: make(chan struct{}, 1)}
+	h.hashed <- struct{}{}
+	return h
+}
+
+// Read returns io.EOF only once all is hashed.
+func (h *hashing) Read(p []byte) (int, error) {
+	if len(h.left) == 0 {
+		<-h.hashed
+		n := 0
+		if h.err == nil {
+			n, h.err = h.from.Read(h.buf)
+		}
+		if h.left = h.buf[:n]; n == 0 {
+			h.hashed <- struct{}{}
+			return 0, h.err
+		}
+		go func() {
+			_, _ = h.to.Write(h.buf[:n]) // a hash takes all
+			h.hashed <- struct{}{}
+		}()
+	}
+	n := copy(p, h.left)
+	h.left = h.left[n:]
+	return n, nil
 }
 
 type counter struct {

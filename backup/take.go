@@ -225,6 +225,7 @@ func (o *TakeOptions) takeFrom(ctx context.Context, s *etcd.Surveyor, survey *et
 		// A disk that is full here is full for every member.
 		return ctx.Err() == nil && !errors.Is(err, ErrSpoolFull) && !errors.Is(err, ErrGrowing), err
 	}
+	defer pack.stop()
 	info, err := position(ctx, spool.Path())
 	if err != nil {
 		return ctx.Err() == nil, err
@@ -287,22 +288,32 @@ type draft struct {
 	// path of the database, and its size in bytes.
 	path    string
 	size    int64
-	pack    packed
+	pack    *packer
 	began   time.Time
 	at      catalog.Position
 	cluster catalog.ID
 	nonce   string
 }
 
-// publish checks the spooled file while it is already being uploaded. Only then are
-// manifests written.
+// publish checks the spooled file, whose hash comes from what packs it: its structure,
+// every record, and its HashKV. Meanwhile it is packed to its end and uploaded. Only then
+// are manifests written.
 func (d *draft) publish(ctx context.Context) (again bool, err error) {
 	group, groupCtx := errgroup.WithContext(ctx)
 	taken := d.taken
 	group.Go(func() error {
 		d.Progress(Progress{Stage: StageCheck, Total: d.size})
 		var checkErr error
-		taken.Snapshot, taken.HashKV, checkErr = examine(groupCtx, d.path)
+		taken.Snapshot, checkErr = datadir.CheckSnapshot(groupCtx, d.path, datadir.CheckOptions{HashKV: true, Hash: func(ctx context.Context) (*datadir.SnapshotHash, error) {
+			pack, packErr := d.pack.wait(ctx)
+			return pack.hash, packErr
+		}})
+		hash := taken.Snapshot.HashKV
+		taken.HashKV = catalog.HashKV{Hash: hash.Hash, Revision: hash.Revision, CompactRevision: hash.CompactRevision}
+		if checkErr == nil {
+			// Nobody reads it again: the stores may need its room.
+			checkErr = os.Truncate(d.path, 0)
+		}
 		return checkErr
 	})
 	taken.Written = make([]Written, len(d.Destinations))
@@ -315,6 +326,9 @@ func (d *draft) publish(ctx context.Context) (again bool, err error) {
 		})
 	}
 	if err = group.Wait(); err != nil {
+		if failed := d.pack.failed(); failed != nil {
+			return ctx.Err() == nil, failed
+		}
 		// What was uploaded has no manifest: it is no backup, and is collected later.
 		return ctx.Err() == nil, fmt.Errorf("what %s sent: %w", taken.Source.Name, err)
 	}
@@ -334,35 +348,6 @@ func (d *draft) publish(ctx context.Context) (again bool, err error) {
 	return false, nil
 }
 
-// examine reads the whole file: its hash, its structure, every record, and, at the same
-// time, its HashKV.
-func examine(ctx context.Context, path string) (info datadir.SnapshotInfo, sum catalog.HashKV, err error) {
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() (err error) {
-		info, err = datadir.CheckSnapshot(ctx, path, datadir.CheckOptions{})
-		return err
-	})
-	var hash datadir.KVHash
-	var unhashed error
-	group.Go(func() error {
-		hash, unhashed = hashKV(ctx, path)
-		return nil // the check says better what is wrong with the file
-	})
-	if err = group.Wait(); err != nil {
-		return info, sum, err
-	}
-	return info, catalog.HashKV{Hash: hash.Hash, Revision: hash.Revision, CompactRevision: hash.CompactRevision}, unhashed
-}
-
-func hashKV(ctx context.Context, path string) (hash datadir.KVHash, err error) {
-	db, err := datadir.OpenDB(ctx, path)
-	if err != nil {
-		return hash, err
-	}
-	defer func() { err = errors.Join(err, db.Close()) }()
-	return db.HashKV(ctx, 0)
-}
-
 // upload stores the packed file below the directory of its point. Reason says why its
 // epoch is a new one, if it is.
 func (d *draft) upload(ctx context.Context, to Destination) (ref catalog.Ref, reason string, err error) {
@@ -379,14 +364,20 @@ func (d *draft) upload(ctx context.Context, to Destination) (ref catalog.Ref, re
 	if err != nil {
 		return ref, reason, err
 	}
-	f, err := os.Open(d.pack.path)
+	pack, err := d.pack.wait(ctx)
+	if err != nil {
+		return ref, reason, err
+	}
+	f, err := os.Open(pack.path)
 	if err != nil {
 		return ref, reason, err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	d.Progress(Progress{Stage: StageUpload, Of: to.Name, Total: d.pack.size})
-	_, err = to.Bucket.Put(ctx, name, f, to.put(d.pack.size, d.began))
-	d.Progress(Progress{Stage: StageUpload, Of: to.Name, Done: d.pack.size, Total: d.pack.size})
+	d.Progress(Progress{Stage: StageUpload, Of: to.Name, Total: pack.size})
+	opts := to.put(pack.size, d.began)
+	opts.Yield = len(d.Destinations) == 1 // two are to have a copy each
+	_, err = to.Bucket.Put(ctx, name, f, opts)
+	d.Progress(Progress{Stage: StageUpload, Of: to.Name, Done: pack.size, Total: pack.size})
 	return ref, reason, err
 }
 
@@ -404,6 +395,10 @@ func (d Destination) put(size int64, began time.Time) bucket.PutOptions {
 
 // commit writes the manifest, which makes a backup of what was uploaded.
 func (d *draft) commit(ctx context.Context, to Destination, w *Written) error {
+	pack, err := d.pack.wait(ctx)
+	if err != nil {
+		return err
+	}
 	from, info := d.taken.Source, d.taken.Snapshot
 	p := catalog.Point{
 		Namespace: d.Cluster.Namespace, Name: d.Cluster.Name, ClusterID: w.Ref.ClusterID,
@@ -412,7 +407,7 @@ func (d *draft) commit(ctx context.Context, to Destination, w *Written) error {
 		EtcdVersion: from.Status.Version, StorageVersion: info.StorageVersion,
 		Revision: info.Revision, CompactRevision: info.CompactRevision(), RaftIndex: d.at.RaftIndex, RaftTerm: d.at.RaftTerm,
 		Started: d.began, Ended: time.Now(), Object: d.dataFile(),
-		DBSize: info.Size, StoredSize: d.pack.size, DBSHA256: info.SHA256, StoredSHA256: d.pack.sha256,
+		DBSize: info.Size, StoredSize: pack.size, DBSHA256: info.SHA256, StoredSHA256: pack.sha256,
 		HashKV: d.taken.HashKV, Counts: catalog.Counts{Keys: info.Keys, Revisions: info.Records, Leases: int64(info.Leases)},
 		AuthEnabled: info.AuthEnabled, Compression: catalog.CompressionZstd, Tool: version.Version(), Policy: d.Policy,
 	}
@@ -424,9 +419,10 @@ func (d *draft) commit(ctx context.Context, to Destination, w *Written) error {
 		p.LockedUntil = &opts.RetainUntil
 	}
 	d.Progress(Progress{Stage: StageCommit, Of: to.Name})
-	if err := catalog.WritePoint(ctx, objects{bucket: to.Bucket, put: opts}, catalog.Layout{}, p); err != nil {
+	if err = catalog.WritePoint(ctx, objects{bucket: to.Bucket, put: opts}, catalog.Layout{}, p); err != nil {
 		return err
 	}
+	p.Format = catalog.PointFormat
 	w.Point = &p
 	return nil
 }

@@ -1,6 +1,7 @@
 package backup_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -101,5 +102,27 @@ func TestAuth(t *testing.T) {
 	}
 	if p := prove(t, store, &e); p.Result != catalog.Verified {
 		t.Errorf("proof: %+v", p)
+	}
+}
+
+// TestUserWithoutRoot: etcd takes snapshots for root alone, and who is refused is told so.
+func TestUserWithoutRoot(t *testing.T) {
+	t.Parallel()
+	l := etcdlab.New(t, etcdlab.Options{}).Ready()
+	client := l.Members[0].Dial()
+	if _, err := client.UserAdd(t.Context(), "reader", "pw"); err != nil {
+		t.Fatal(err)
+	}
+	l.EnableAuth("secret")
+	store := directory(t)
+	o := options(t, l, store)
+	o.Access.Username, o.Access.Password = "reader", "pw"
+	_, err := backup.Take(t.Context(), o)
+	const want = "permission denied: user reader may not take a snapshot, for which etcd wants the role root: grant it with `etcdctl user grant-role reader root`, or name a user who has it"
+	if !errors.Is(err, backup.ErrNoSource) || !strings.Contains(err.Error(), want) {
+		t.Errorf("%v, want %q", err, want)
+	}
+	if left := entries(t, store); len(left) != 0 {
+		t.Errorf("it left %d entries", len(left))
 	}
 }

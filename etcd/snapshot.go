@@ -74,7 +74,11 @@ func (s *Surveyor) Snapshot(ctx context.Context, endpoint string, w io.Writer) (
 	}
 	defer func() { err = errors.Join(err, o.Close()) }()
 	o.UseToken(token)
-	return o.Snapshot(ctx, w)
+	if err = o.Snapshot(ctx, w); errors.Is(err, ErrDenied) && s.access.Username != "" {
+		err = fmt.Errorf("%w: user %s may not take a snapshot, for which etcd wants the role root: grant it with `etcdctl user grant-role %s root`, or name a user who has it",
+			err, s.access.Username, s.access.Username)
+	}
+	return err
 }
 
 // streamCodec is gRPC's own, save for the parts of a snapshot, whose bytes stay where

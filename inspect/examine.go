@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/quorate/quorate/api/v1alpha1"
+	"github.com/quorate/quorate/internal/bytesize"
 )
 
 // Severity of a finding.
@@ -164,17 +165,7 @@ func andList(list []string) string {
 }
 
 // Size is a number of bytes as people write it.
-func Size(n int64) string {
-	const kilo = 1024
-	if n < kilo {
-		return fmt.Sprintf("%d B", n)
-	}
-	v, units := float64(n)/kilo, []string{"KiB", "MiB", "GiB", "TiB"}
-	for v >= kilo && len(units) > 1 {
-		v, units = v/kilo, units[1:]
-	}
-	return fmt.Sprintf("%.1f %s", v, units[0])
-}
+func Size(n int64) string { return bytesize.Text(n) }
 
 // span is a duration as people say it.
 func span(d time.Duration) string {

@@ -71,6 +71,9 @@ type PutOptions struct {
 	// Size of the body in bytes if it is known, else 0. A body of another length is
 	// refused. On S3 a body over 78 GiB must say it, since parts are limited to 10,000.
 	Size int64
+	// Yield says that the body is an *os.File to which nobody writes any more: a directory
+	// on its file system takes the file itself in place of a copy.
+	Yield bool
 	// ContentType; application/octet-stream when empty.
 	ContentType string
 	// RetainUntil locks the object until then, on S3 with object lock.

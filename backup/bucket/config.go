@@ -155,6 +155,24 @@ func Parse(raw string) (Config, error) {
 	return c, c.Validate()
 }
 
+// ParseObject reads the URL of one object: that of its bucket, as Parse reads it, with the
+// object's name behind the prefix. The name is the last element, and all before it is the
+// Config's prefix.
+func ParseObject(raw string) (c Config, name string, err error) {
+	if c, err = Parse(raw); err != nil {
+		return Config{}, "", err
+	}
+	dir, name := path.Split(c.Prefix)
+	u, err := url.Parse(raw)
+	if err != nil || name == "" || strings.HasSuffix(u.Path, "/") {
+		return Config{}, "", fmt.Errorf("%s names a bucket or a directory, and no object in it: put the object's name behind it, such as /v2/Full-00000000-00012345-1700000000.gz", c)
+	}
+	if c.Prefix = strings.TrimSuffix(dir, "/"); c.Provider == File && c.Prefix == "" {
+		c.Prefix = "/"
+	}
+	return c, name, c.Validate()
+}
+
 func keysOf(p Provider) string {
 	var keys []string
 	for key, f := range fields {

@@ -91,6 +91,40 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
+func TestParseObject(t *testing.T) {
+	for raw, want := range map[string]struct {
+		store, name string
+	}{
+		"s3://b/p/v2/Full-00000000-00012345-1700000000.gz?region=x": {"s3://b/p/v2?region=x", "Full-00000000-00012345-1700000000.gz"},
+		"s3://b/nightly.db?region=x":                                {"s3://b?region=x", "nightly.db"},
+		"gs://b/a%20b/c%3Fd.db":                                     {"gs://b/a%20b", "c?d.db"},
+		"file:///nightly.db":                                        {"file:///", "nightly.db"},
+		"file:///var/etcd/nightly.db":                               {"file:///var/etcd", "nightly.db"},
+	} {
+		c, name, err := bucket.ParseObject(raw)
+		if err != nil || c.String() != want.store || name != want.name {
+			t.Errorf("%s: %s, %q, %v", raw, c, name, err)
+		}
+	}
+	for raw, reason := range map[string]string{
+		"s3://b?region=x":              "no object in it",
+		"s3://b/?region=x":             "no object in it",
+		"s3://b/p/?region=x":           "no object in it",
+		"file:///":                     "no object in it",
+		"file:///var/":                 "no object in it",
+		"s3://b/p/nightly.db":          "region is missing",
+		"s3://u:p@b/nightly?region=x":  "has credentials",
+		"s3://b/p//nightly?region=x":   "empty or dotted",
+		"/var/etcd/nightly.db":         "no provider",
+		"file://var/etcd/nightly.db":   "three slashes",
+		"s3://b/.hidden/n.db?region=x": "begins with a dot",
+	} {
+		if c, name, err := bucket.ParseObject(raw); err == nil || !strings.Contains(err.Error(), reason) {
+			t.Errorf("%s: %s, %q, %v, want %q", raw, c, name, err, reason)
+		}
+	}
+}
+
 func TestCredentials(t *testing.T) {
 	for _, name := range []string{
 		"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "TENCENTCLOUD_SECRET_ID", "TENCENTCLOUD_SECRET_KEY",

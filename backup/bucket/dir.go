@@ -9,9 +9,12 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // dir keeps objects as files. All paths are below root, symbolic links included.
@@ -53,8 +56,8 @@ func classifyFile(err error) verdict {
 	}
 }
 
-func (d *dir) put(ctx context.Context, name string, body *source, _ PutOptions) (info Info, err error) {
-	f, tmp, err := d.create(name)
+func (d *dir) put(ctx context.Context, name string, body *source, o PutOptions) (info Info, err error) {
+	f, tmp, err := d.fill(ctx, name, body, o)
 	if err != nil {
 		return Info{}, err
 	}
@@ -63,10 +66,6 @@ func (d *dir) put(ctx context.Context, name string, body *source, _ PutOptions) 
 			err = errors.Join(err, closed(f.Close()), d.root.Remove(tmp))
 		}
 	}()
-	n, err := io.CopyBuffer(struct{ io.Writer }{f}, LimitReader(ctx, body, d.s.upload), make([]byte, 256<<10))
-	if err != nil {
-		return Info{}, err
-	}
 	if err = f.Sync(); err != nil {
 		return Info{}, err
 	}
@@ -74,8 +73,8 @@ func (d *dir) put(ctx context.Context, name string, body *source, _ PutOptions) 
 	if err != nil {
 		return Info{}, err
 	}
-	if stat.Size() != n {
-		return Info{}, corrupt("%d bytes were written, and the file has %d", n, stat.Size())
+	if stat.Size() != body.n {
+		return Info{}, corrupt("%d bytes were written, and the file has %d", body.n, stat.Size())
 	}
 	if err = f.Close(); err != nil {
 		return Info{}, err
@@ -92,12 +91,61 @@ func (d *dir) put(ctx context.Context, name string, body *source, _ PutOptions) 
 	return Info{Size: stat.Size(), Modified: stat.ModTime()}, d.syncUp(path.Dir(name))
 }
 
+// fill makes the partial file of a name, with all of the body in it. A file that is
+// yielded is taken as it is where that can be; else it is copied.
+func (d *dir) fill(ctx context.Context, name string, body *source, o PutOptions) (f *os.File, tmp string, err error) {
+	if from := body.file(); from != nil && o.Yield && d.s.upload == nil {
+		f, tmp, err = d.create(name, func(tmp string) (*os.File, error) { return d.link(from, tmp) })
+		if err == nil {
+			body.n = o.Size
+			return f, tmp, nil
+		}
+	}
+	f, tmp, err = d.create(name, func(tmp string) (*os.File, error) {
+		return d.root.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	})
+	if err != nil {
+		return nil, "", err
+	}
+	if _, err = io.CopyBuffer(struct{ io.Writer }{f}, LimitReader(ctx, body, d.s.upload), make([]byte, 256<<10)); err != nil {
+		return nil, "", errors.Join(err, f.Close(), d.root.Remove(tmp))
+	}
+	return f, tmp, nil
+}
+
+// link gives a file another name. It fails for one of another file system.
+func (d *dir) link(from *os.File, tmp string) (f *os.File, err error) {
+	parent, err := d.root.Open(path.Dir(tmp))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, parent.Close()) }()
+	opened := "/proc/self/fd/" + strconv.Itoa(int(from.Fd()))
+	if err = unix.Linkat(unix.AT_FDCWD, opened, int(parent.Fd()), path.Base(tmp), unix.AT_SYMLINK_FOLLOW); err != nil {
+		return nil, err
+	}
+	if f, err = d.root.OpenFile(tmp, os.O_RDWR, 0); err != nil {
+		return nil, errors.Join(err, d.root.Remove(tmp))
+	}
+	return f, nil
+}
+
+// madeMeanwhile reports whether somebody else has made the directory, or a part of its
+// way: os.Root can tell its own attempt's EEXIST instead of looking what is there.
+func (d *dir) madeMeanwhile(parent string) bool {
+	info, err := d.root.Stat(parent)
+	return errors.Is(err, fs.ErrNotExist) || err == nil && info.IsDir()
+}
+
 // create makes the partial file beside the name. Delete may take away a directory that is
 // empty between the two steps: then it is made again.
-func (d *dir) create(name string) (f *os.File, tmp string, err error) {
+func (d *dir) create(name string, open func(tmp string) (*os.File, error)) (f *os.File, tmp string, err error) {
 	parent := path.Dir(name)
 	for range 100 {
 		err = d.root.MkdirAll(parent, 0o700)
+		if errors.Is(err, fs.ErrExist) && d.madeMeanwhile(parent) {
+			err = nil
+		}
 		if errors.Is(err, syscall.ENOTDIR) || errors.Is(err, fs.ErrExist) {
 			return nil, "", refused("a directory on its way is an object: %w", err)
 		}
@@ -105,7 +153,7 @@ func (d *dir) create(name string) (f *os.File, tmp string, err error) {
 			return nil, "", err
 		}
 		tmp = path.Join(parent, partial+rand.Text())
-		f, err = d.root.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+		f, err = open(tmp)
 		if !errors.Is(err, fs.ErrNotExist) {
 			break
 		}

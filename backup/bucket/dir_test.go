@@ -51,6 +51,71 @@ func TestDirectoryMissing(t *testing.T) {
 	want(t, err, bucket.ErrNoBucket)
 }
 
+// TestDirectoryYield: a file that is yielded is the object from then on, and one that can't
+// be is copied.
+func TestDirectoryYield(t *testing.T) {
+	data := buckettest.Bytes(300_000)
+	for _, tc := range []struct {
+		name   string
+		gone   bool
+		mode   os.FileMode
+		offset int64
+		opts   bucket.PutOptions
+		limit  int64
+		linked bool
+	}{
+		{"yielded", false, 0o600, 0, bucket.PutOptions{Yield: true, Size: 300_000}, 0, true},
+		{"not yielded", false, 0o600, 0, bucket.PutOptions{Size: 300_000}, 0, false},
+		{"of unknown size", false, 0o600, 0, bucket.PutOptions{Yield: true}, 0, false},
+		{"that others may read", false, 0o644, 0, bucket.PutOptions{Yield: true, Size: 300_000}, 0, false},
+		{"read in part", false, 0o600, 1000, bucket.PutOptions{Yield: true, Size: 299_000}, 0, false},
+		{"at a limited rate", false, 0o600, 0, bucket.PutOptions{Yield: true, Size: 300_000}, 100 << 20, false},
+		{"that has no name any more", true, 0o600, 0, bucket.PutOptions{Yield: true, Size: 300_000}, 0, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			root, path := t.TempDir(), filepath.Join(t.TempDir(), "file")
+			b := open(t, bucket.Config{Provider: bucket.File, Prefix: root}, bucket.Options{UploadRate: tc.limit})
+			if err := os.WriteFile(path, data, tc.mode); err != nil {
+				t.Fatal(err)
+			}
+			f, err := os.Open(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = f.Close() })
+			if tc.gone {
+				if err = os.Remove(path); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if _, err = f.Seek(tc.offset, io.SeekStart); err != nil {
+				t.Fatal(err)
+			}
+			info, err := b.Put(t.Context(), "a/b", f, tc.opts)
+			if err != nil || info.Size != int64(len(data))-tc.offset {
+				t.Fatalf("%+v, %v", info, err)
+			}
+			own, err := f.Stat()
+			if err != nil {
+				t.Fatal(err)
+			}
+			stored, err := os.Stat(filepath.Join(root, "a", "b"))
+			if err != nil || os.SameFile(own, stored) != tc.linked || stored.Mode() != 0o600 {
+				t.Errorf("the same file: %v, want %v; mode %v, %v", os.SameFile(own, stored), tc.linked, stored.Mode(), err)
+			}
+			if err = os.Remove(path); err != nil && !tc.gone {
+				t.Fatal(err)
+			}
+			if got := buckettest.Read(t, b, "a/b"); !bytes.Equal(got, data[tc.offset:]) {
+				t.Error("it has other bytes")
+			}
+			if got := files(t, root); !slices.Equal(got, []string{".", "a", "a/b"}) {
+				t.Errorf("left: %q", got)
+			}
+		})
+	}
+}
+
 func TestDirectoryModes(t *testing.T) {
 	root := t.TempDir()
 	b := directory(t, root)

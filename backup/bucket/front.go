@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"time"
 )
@@ -212,6 +213,19 @@ func (s *source) Read(p []byte) (int, error) {
 		return n, s.err
 	}
 	return n, err
+}
+
+// file is the whole of the body if it is a file that has its owner to itself, and else nil.
+func (s *source) file() *os.File {
+	f, ok := s.r.(*os.File)
+	if !ok || s.seeker == nil || s.start != 0 || s.n != 0 {
+		return nil
+	}
+	stat, err := f.Stat()
+	if err != nil || stat.Mode() != 0o600 || stat.Size() != s.want {
+		return nil
+	}
+	return f
 }
 
 // rewind begins anew.

@@ -50,6 +50,12 @@ func (id *ID) UnmarshalText(text []byte) error {
 	return nil
 }
 
+// PointFormat is the format of the manifests that this version writes.
+var PointFormat = formatOf(pointKind)
+
+// ProofFormat is that of the proofs.
+var ProofFormat = formatOf(proofKind)
+
 // formatOf is what a document of this version says of itself.
 func formatOf(kind string) string { return fmt.Sprintf("%s/%d.%d", kind, formatMajor, formatMinor) }
 

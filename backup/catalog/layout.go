@@ -92,6 +92,16 @@ func (r Ref) Compare(other Ref) int {
 	return r.compareAge(other)
 }
 
+// SameBackup says whether two refs, of two stores, are of one backup: those may count its
+// epoch otherwise.
+func (r Ref) SameBackup(other Ref) bool { return r.backup() == other.backup() }
+
+// backup is the ref without its epoch, to be compared with ==.
+func (r Ref) backup() Ref {
+	r.Epoch, r.Time = 0, r.Time.UTC().Round(0)
+	return r
+}
+
 // NewNonce returns a random nonce for a Ref.
 func NewNonce() string {
 	var b [4]byte

@@ -16,6 +16,8 @@ var (
 	ErrNewer = errors.New("written by a newer Quorate")
 	// ErrIncomplete: a point's data is not in the store as its manifest describes it.
 	ErrIncomplete = errors.New("the point is incomplete")
+	// ErrEpoch: a point of another store has no place among the epochs of this one.
+	ErrEpoch = errors.New("this store counts the cluster's epochs otherwise")
 	// ErrPolicy: a retention policy, or what it is applied to, makes no sense.
 	ErrPolicy = errors.New("the retention can't be applied")
 
