@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"runtime"
@@ -55,6 +56,9 @@ type Options struct {
 	Store    store.Store
 	Recorder store.Recorder
 	Driver   Driver
+	// Snapshots opens what a member is formed from, where that is a backup; see
+	// fleet.MemberOptions. Nil where there is no way to backups.
+	Snapshots func(ctx context.Context, m *v1alpha1.EtcdMember) (io.ReadCloser, int64, error)
 	// Channel to the server; nil where there is none.
 	Channel Channel
 	// AllowFaults lets the server break members on purpose, as when a person asks for a
@@ -101,6 +105,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	members := fleet.NewMemberController(fleet.MemberOptions{
 		Store: a.opts.Store, Driver: a.opts.Driver, Recorder: a.opts.Recorder, Logger: a.opts.Logger,
 		Host: a.opts.Host, Source: "agent/" + a.opts.Host, MayRestart: a.mayRestart,
+		Snapshots: a.opts.Snapshots,
 	})
 	runner := fleet.Runner{
 		Name: "member", Reconcile: members.Reconcile, Workers: 4, MaxDelay: 5 * time.Second, Timeout: time.Minute, Logger: a.opts.Logger,
@@ -108,6 +113,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	var wg sync.WaitGroup
 	wg.Go(func() { runner.Run(ctx) })
+	wg.Go(func() { members.Run(ctx) })
 	wg.Go(func() { a.every(ctx, time.Second, "mark", a.mark) })
 	wg.Go(func() { a.every(ctx, 3*time.Second, "report", a.report) })
 	wg.Go(func() { a.every(ctx, time.Minute, "collect", a.collect) })

@@ -32,6 +32,9 @@ func (a admission) admit(ctx context.Context, obj, old v1alpha1.Object) error {
 	if err := admitBackups(obj); err != nil {
 		return err
 	}
+	if err := a.restoreName(ctx, obj, old); err != nil {
+		return err
+	}
 	c, ok := obj.(*v1alpha1.EtcdCluster)
 	// An observed cluster runs what it runs.
 	if !ok || old != nil || c.Observed() {

@@ -89,6 +89,9 @@ func RunAgent(ctx context.Context, opts AgentOptions) (err error) {
 	a := agent.New(agent.Options{
 		Host: opts.Host, Spec: v1alpha1.EtcdHostSpec{Address: opts.Address, Names: opts.Names, Zone: opts.Zone},
 		Store: client, Recorder: client, Driver: drv, Channel: channel{client},
+		Snapshots: func(ctx context.Context, m *v1alpha1.EtcdMember) (io.ReadCloser, int64, error) {
+			return client.RestoreData(ctx, store.KeyOf(m))
+		},
 		AllowFaults: opts.AllowFaults, Worker: worker, Joined: opts.Joined, Logger: opts.Logger,
 	})
 	err = a.Run(ctx)

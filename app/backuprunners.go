@@ -36,7 +36,22 @@ func (s *Server) composeBackups(credentials fleet.Credentials, releases catalog,
 	s.backups, err = fleet.NewBackupController(fleet.BackupOptions{
 		Store: s.store, Backups: engine, Credentials: credentials, Recorder: s.store, Logger: s.opts.Logger, Server: name, Registerer: metrics,
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	s.restores = fleet.NewRestoreController(fleet.RestoreOptions{
+		Store: s.store, Restores: engine, Settings: s.backups, Clusters: s.clusters, Recorder: s.store, Logger: s.opts.Logger,
+	})
+	return nil
+}
+
+// restoreRunner carries restores out: a worker may be busy with a proof for hours.
+func (s *Server) restoreRunner() *fleet.Runner {
+	const workers, patience = 4, 24 * time.Hour
+	return &fleet.Runner{
+		Name: "restore", Reconcile: s.restores.Reconcile, Workers: workers, Timeout: patience, Logger: s.opts.Logger,
+		Sources: []fleet.Source{s.watch(v1alpha1.KindRestore)},
+	}
 }
 
 // serverName is the same for every process that uses the directory, one after another,
@@ -60,7 +75,7 @@ func (s *Server) policyRunner() *fleet.Runner {
 	const workers, patience = 4, 5 * time.Minute
 	return &fleet.Runner{
 		Name: "backuppolicy", Reconcile: s.backups.ReconcilePolicy, Workers: workers, Timeout: patience, Logger: s.opts.Logger,
-		Sources: []fleet.Source{s.watch(v1alpha1.KindBackupPolicy), s.policiesOfBackups},
+		Sources: []fleet.Source{s.watch(v1alpha1.KindBackupPolicy), policiesOfBackups(s.store)},
 	}
 }
 
@@ -75,29 +90,31 @@ func (s *Server) backupRunner() *fleet.Runner {
 
 // policiesOfBackups yields the policy of each backup whose phase changes: one that runs
 // says every few seconds that it does.
-func (s *Server) policiesOfBackups(ctx context.Context) <-chan store.Key {
-	out := make(chan store.Key)
-	go func() {
-		defer close(out)
-		phases := map[store.Key]v1alpha1.BackupPhase{}
-		for key := range s.store.Watch(ctx, v1alpha1.KindBackup, "") {
-			b := &v1alpha1.EtcdBackup{}
-			if err := s.store.Get(ctx, key, b); err != nil {
-				// A policy is looked at every minute all the same.
-				delete(phases, key)
-				continue
+func policiesOfBackups(records store.Store) fleet.Source {
+	return func(ctx context.Context) <-chan store.Key {
+		out := make(chan store.Key)
+		go func() {
+			defer close(out)
+			phases := map[store.Key]v1alpha1.BackupPhase{}
+			for key := range records.Watch(ctx, v1alpha1.KindBackup, "") {
+				b := &v1alpha1.EtcdBackup{}
+				if err := records.Get(ctx, key, b); err != nil {
+					// A policy is looked at every minute all the same.
+					delete(phases, key)
+					continue
+				}
+				was, known := phases[key]
+				if phases[key] = b.Status.Phase; known && was == b.Status.Phase || b.Spec.PolicyName == "" {
+					continue
+				}
+				select {
+				case out <- store.Key{Namespace: key.Namespace, Name: b.Spec.PolicyName}:
+				case <-ctx.Done():
+				}
 			}
-			was, known := phases[key]
-			if phases[key] = b.Status.Phase; known && was == b.Status.Phase || b.Spec.PolicyName == "" {
-				continue
-			}
-			select {
-			case out <- store.Key{Namespace: key.Namespace, Name: b.Spec.PolicyName}:
-			case <-ctx.Done():
-			}
-		}
-	}()
-	return out
+		}()
+		return out
+	}
 }
 
 // admitBackups refuses what would fail each time it runs.
@@ -112,20 +129,28 @@ func admitBackups(obj v1alpha1.Object) error {
 		destinations, encryption = o.Spec.Destinations, o.Spec.Encryption
 	case *v1alpha1.EtcdBackup:
 		destinations, encryption = o.Spec.Destinations, o.Spec.Encryption
+	case *v1alpha1.EtcdRestore:
+		if d := o.Spec.Source.Destination; d != nil {
+			destinations = []v1alpha1.BackupDestination{*d}
+		}
 	}
 	seen := map[string]string{}
 	for i, d := range destinations {
+		at := fmt.Sprintf("spec.destinations[%d]", i)
+		if _, restore := obj.(*v1alpha1.EtcdRestore); restore {
+			at = "spec.source.destination"
+		}
 		config, err := bucket.Parse(d.URL)
 		if err != nil {
-			return fmt.Errorf("spec.destinations[%d].url: %w: %w", i, err, store.ErrInvalid)
+			return fmt.Errorf("%s.url: %w: %w", at, err, store.ErrInvalid)
 		}
 		url := config.String()
 		if other, twice := seen[url]; twice {
-			return fmt.Errorf("spec.destinations[%d].url: %s and %s are the same store: one copy is no second one: %w", i, other, d.Name, store.ErrInvalid)
+			return fmt.Errorf("%s.url: %s and %s are the same store: one copy is no second one: %w", at, other, d.Name, store.ErrInvalid)
 		}
 		seen[url] = d.Name
 		if config.Provider == bucket.File && d.CredentialsSecretRef != "" {
-			return fmt.Errorf("spec.destinations[%d].credentialsSecretRef: a directory needs no credentials: leave it out: %w", i, store.ErrInvalid)
+			return fmt.Errorf("%s.credentialsSecretRef: a directory needs no credentials: leave it out: %w", at, store.ErrInvalid)
 		}
 	}
 	if encryption == nil {

@@ -37,7 +37,9 @@ type backups struct {
 	// spool and scratch are directories of the server's.
 	spool, scratch string
 	releases       etcdReleases
-	log            *slog.Logger
+	// missing says how an etcd is added; %s is its version.
+	missing string
+	log     *slog.Logger
 
 	mu sync.Mutex
 	// read is what was fetched of each store: manifests never change.
@@ -57,6 +59,7 @@ func newBackups(p paths, releases etcdReleases, log *slog.Logger) (*backups, err
 	}
 	return &backups{
 		spool: filepath.Join(dir, "spool"), scratch: filepath.Join(dir, "scratch"), releases: releases, log: log, read: map[string]*points.Cache{},
+		missing: "add etcd %s with `quorate release add`",
 	}, nil
 }
 
@@ -192,22 +195,19 @@ func inWords(tell func(string)) func(backup.Progress) {
 
 // Prove implements fleet.Backups.
 func (b *backups) Prove(ctx context.Context, o fleet.BackupTrial) (v fleet.BackupVerdict, err error) {
-	var identities []age.Identity
-	if o.Identity != "" {
-		// The cause is left out: it could quote what is secret.
-		if identities, err = age.ParseIdentities(strings.NewReader(o.Identity)); err != nil {
-			return v, fmt.Errorf("the identity in the Secret can't be read: put the text of an age identity file there, AGE-SECRET-KEY-1…: %w", fleet.ErrHopeless)
-		}
+	keys, err := identities(o.Identity)
+	if err != nil {
+		return v, err
 	}
 	err = b.with(ctx, o.Store, func(in bucket.Bucket) error {
 		var proveErr error
-		v, proveErr = b.proveIn(ctx, o, in, identities)
+		v, proveErr = b.proveIn(ctx, o, in, keys)
 		return proveErr
 	})
 	return v, err
 }
 
-func (b *backups) proveIn(ctx context.Context, o fleet.BackupTrial, in bucket.Bucket, identities []age.Identity) (v fleet.BackupVerdict, err error) {
+func (b *backups) proveIn(ctx context.Context, o fleet.BackupTrial, in bucket.Bucket, keys []age.Identity) (v fleet.BackupVerdict, err error) {
 	entries, err := b.entries(ctx, o.BackupsOf, o.Store, in)
 	if err != nil {
 		return v, err
@@ -224,7 +224,7 @@ func (b *backups) proveIn(ctx context.Context, o fleet.BackupTrial, in bucket.Bu
 		return v, err
 	}
 	proof, err := backup.Prove(ctx, &entries[i], backup.ProveOptions{
-		Bucket: in, Identities: identities, ScratchDir: b.scratch, Etcd: etcd, Progress: inWords(o.Progress), Logger: b.log,
+		Bucket: in, Identities: keys, ScratchDir: b.scratch, Etcd: etcd, Progress: inWords(o.Progress), Logger: b.log,
 	})
 	if errors.Is(err, backup.ErrNoIdentity) {
 		err = fmt.Errorf("%w: %w", fleet.ErrHopeless, err)
@@ -246,8 +246,8 @@ func (b *backups) etcdFor(ctx context.Context, wanted string) (backup.EtcdComman
 	platform := release.HostPlatform()
 	for _, v := range []string{wanted, version.Etcd()} {
 		if v != wanted && !provable(wanted) {
-			return backup.EtcdCommand{}, fmt.Errorf("%w (%w): it is of etcd %s, and etcd %s runs data of 3.%d to its own minor: add etcd %s with `quorate release add`",
-				errNoEtcd, fleet.ErrHopeless, wanted, version.Etcd(), oldestProvable, wanted)
+			return backup.EtcdCommand{}, fmt.Errorf("%w (%w): it is of etcd %s, and etcd %s runs data of 3.%d to its own minor: %s",
+				errNoEtcd, fleet.ErrHopeless, wanted, version.Etcd(), oldestProvable, fmt.Sprintf(b.missing, wanted))
 		}
 		ref, err := b.releases.Resolve(v, platform)
 		if err != nil && v == wanted && v != version.Etcd() {
@@ -323,7 +323,7 @@ func holdings(entries []points.Entry) fleet.BackupHoldings {
 		}
 		h.Points++
 		one := &fleet.HeldBackup{
-			PointID: e.Ref.ID(), At: e.Point.Started, StoredSize: e.Point.StoredSize, Took: e.Point.Ended.Sub(e.Point.Started),
+			PointID: e.Ref.ID(), Policy: e.Point.Policy, At: e.Point.Started, StoredSize: e.Point.StoredSize, Took: e.Point.Ended.Sub(e.Point.Started),
 		}
 		if one.Succeeds(h.Newest, now) {
 			h.Newest = one
@@ -366,10 +366,22 @@ func (b *backups) pruneIn(ctx context.Context, o fleet.BackupPruning, in bucket.
 	if err != nil {
 		return p, err
 	}
-	pruned, err := backup.Prune(ctx, in, decisions, points.PruneOptions{})
-	p.Deleted, p.Bytes = pruned.Count(points.Deleted)
+	pruned, err := backup.Prune(ctx, in, decisions, points.PruneOptions{DryRun: o.DryRun, Now: time.Now()})
+	if pruned == nil {
+		return p, err
+	}
+	gone := points.Deleted
+	if o.DryRun {
+		gone = points.WouldDelete
+	}
+	p.Deleted, p.Bytes = pruned.Count(gone)
 	p.Locked, _ = pruned.Count(points.Locked)
-	if p.Deleted == 0 {
+	for _, step := range pruned.Steps {
+		if step.Outcome == gone {
+			p.PointIDs = append(p.PointIDs, step.Ref.ID())
+		}
+	}
+	if p.Deleted == 0 || o.DryRun {
 		return p, err
 	}
 	left, readErr := b.entries(ctx, o.BackupsOf, o.Store, in)

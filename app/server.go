@@ -64,6 +64,7 @@ type Server struct {
 	listener net.Listener
 	clusters *fleet.ClusterController
 	backups  *fleet.BackupController
+	restores *fleet.RestoreController
 	hosts    *server.Hosts
 	client   remote.Config
 	// ending is closed when Run is about to end.
@@ -185,14 +186,16 @@ func (s *Server) compose(releases catalog) (err error) {
 	var noConsole error
 	s.api, err = server.New(server.Options{
 		Store: s.store, Events: s.store, Position: s.position, Validator: server.Schema{},
-		Admit: admission{store: s.store, releases: releases}.admit,
-		Fleet: s.clusters, Certificates: authority, Releases: &server.Catalog{Releases: releases.Catalog, Spool: s.paths.server()},
+		Admit:    admission{store: s.store, releases: releases}.admit,
+		Restores: s.restores,
+		Fleet:    s.clusters, Certificates: authority, Releases: &server.Catalog{Releases: releases.Catalog, Spool: s.paths.server()},
 		Snapshot: func(ctx context.Context, w io.Writer) error {
 			_, snapErr := s.store.Snapshot(ctx, w)
 			return snapErr
 		},
-		RotateKey: s.store.RotateKey,
-		Hosts:     s.hosts, Version: version.Version(), Logger: s.opts.Logger,
+		RotateKey:   s.store.RotateKey,
+		RestoreData: s.restores.Open,
+		Hosts:       s.hosts, Version: version.Version(), Logger: s.opts.Logger,
 		Console:    s.console(&noConsole),
 		Registerer: metrics, Gatherer: metrics,
 	})
@@ -248,7 +251,7 @@ func (s *Server) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	clusters := fleet.Runner{
 		Name: "cluster", Reconcile: s.clusters.Reconcile, Workers: 8, Logger: s.opts.Logger,
-		Sources: []fleet.Source{s.watch(v1alpha1.KindCluster), s.clustersOfMembers, s.clustersOfHosts},
+		Sources: []fleet.Source{s.watch(v1alpha1.KindCluster), s.clustersOfMembers, s.clustersOfHosts, s.clustersOfRestores},
 	}
 	hostController := fleet.HostController{
 		Store: s.store, Recorder: s.store, Logger: s.opts.Logger, LastSeen: s.hosts.LastSeen, Now: time.Now,
@@ -262,6 +265,7 @@ func (s *Server) Run(ctx context.Context) error {
 	wg.Go(func() { s.importedRunner().Run(ctx) })
 	wg.Go(func() { s.policyRunner().Run(ctx) })
 	wg.Go(func() { s.backupRunner().Run(ctx) })
+	wg.Go(func() { s.restoreRunner().Run(ctx) })
 	failed := make(chan error, 1)
 	wg.Go(func() {
 		failed <- s.api.Serve(ctx, s.listener)
@@ -307,6 +311,25 @@ func clusterOf(member string) string {
 		}
 	}
 	return member
+}
+
+// clustersOfRestores yields the cluster of each restore that changes.
+func (s *Server) clustersOfRestores(ctx context.Context) <-chan store.Key {
+	out := make(chan store.Key)
+	go func() {
+		defer close(out)
+		for key := range s.store.Watch(ctx, v1alpha1.KindRestore, "") {
+			r := &v1alpha1.EtcdRestore{}
+			if s.store.Get(ctx, key, r) != nil {
+				continue // a cluster that waits for it looks again by itself
+			}
+			select {
+			case out <- store.Key{Namespace: key.Namespace, Name: r.Spec.ClusterName}:
+			case <-ctx.Done():
+			}
+		}
+	}()
+	return out
 }
 
 // clustersOfHosts yields every cluster when a host changes: one that waits for a

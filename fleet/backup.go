@@ -97,6 +97,9 @@ type BackupTrial struct {
 
 	Store   BackupStore
 	PointID string
+	// Object is the key of a snapshot that is in no catalog, in place of PointID; Prove
+	// knows none.
+	Object string
 	// Identity opens what is encrypted: an age identity, as in its file.
 	Identity string
 	Progress func(text string)
@@ -125,14 +128,19 @@ type BackupPruning struct {
 	Zone *time.Location
 	// AwaitProof keeps what has no proof yet for so long.
 	AwaitProof time.Duration
+	// DryRun only tells what would be deleted.
+	DryRun bool
 }
 
 // BackupPruned is what pruning did.
 type BackupPruned struct {
-	// Deleted backups and their Bytes; Locked ones that a lock keeps.
+	// Deleted backups and their Bytes, in a dry run those that would be; Locked ones that
+	// a lock keeps.
 	Deleted int
 	Bytes   int64
 	Locked  int
+	// PointIDs of those that were deleted, or would be.
+	PointIDs []string
 	// Holdings are what is left.
 	Holdings BackupHoldings
 }
@@ -149,6 +157,8 @@ type BackupHoldings struct {
 // HeldBackup is one backup in a store.
 type HeldBackup struct {
 	PointID string
+	// Policy that asked for it, as namespace/name; empty for none.
+	Policy string
 	// At is when it began.
 	At         time.Time
 	StoredSize int64

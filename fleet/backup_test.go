@@ -186,7 +186,7 @@ func TestServerStopsDuringBackup(t *testing.T) {
 		w.start()
 		w.until("a", v1alpha1.BackupRunning)
 		w.stop()
-		if st := w.records("a")[0].Status; st.Phase != v1alpha1.BackupFailed || !strings.Contains(st.Message, "the server was stopped") {
+		if st := w.records("a")[0].Status; st.Phase != v1alpha1.BackupFailed || !strings.Contains(st.Message, "Quorate was stopped") {
 			t.Errorf("%s: %s", st.Phase, st.Message)
 		}
 		w.stop = nil

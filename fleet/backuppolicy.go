@@ -397,17 +397,24 @@ func lastRun(view *clusterBackups) time.Time {
 func (v *policyView) dueAt(view *clusterBackups) (due time.Time, known bool) {
 	who := view.cluster.Namespace + "/" + view.cluster.Name + "/" + string(view.cluster.UID)
 	if len(view.done) == 0 {
-		// Records may be lost; what the stores have counts then.
-		last := v.now
+		// Records may be lost; what the stores have counts then. One that could not be read
+		// says nothing, unless that is so of all.
+		last, told := v.now, false
 		for i, e := range view.entries {
 			switch {
 			case !e.known && e.triedAt.IsZero() && v.unreadable[v.policy.Spec.Destinations[i].Name] == "":
 				return due, false
+			case !e.known:
+				continue
 			case e.holdings.Newest == nil || e.holdings.Newest.At.After(v.now.Add(clockSlack)):
 				last = time.Time{}
 			case e.holdings.Newest.At.Before(last):
 				last = e.holdings.Newest.At
 			}
+			told = true
+		}
+		if !told {
+			return v.now, true
 		}
 		if last.IsZero() {
 			return v.now, true

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/quorate/quorate/api/v1alpha1"
+	"github.com/quorate/quorate/internal/bytesize"
 	"github.com/quorate/quorate/store"
 )
 
@@ -211,16 +212,9 @@ func (r *backupRun) prune(ctx context.Context) error {
 		if d.PointID == "" || i < 0 || !ok || policy.Spec.Destinations[i].URL != url {
 			continue
 		}
-		destination, wrong, err := c.storeOf(ctx, b.Namespace, &policy.Spec.Destinations[i])
+		rules, wrong, err := c.pruning(ctx, policy, &policy.Spec.Destinations[i], r.of, schedule.Zone())
 		if wrong != nil || err != nil {
 			continue
-		}
-		rules := BackupPruning{
-			BackupsOf: r.of, Store: destination, Policy: r.settings.policyName(), Zone: schedule.Zone(),
-			Retention: retentionOf(policy, &policy.Spec.Destinations[i]),
-		}
-		if policy.Spec.Proof.Wanted() {
-			rules.AwaitProof = awaitProof
 		}
 		pruned, err := c.opts.Backups.Prune(ctx, rules)
 		if err != nil {
@@ -235,11 +229,24 @@ func (r *backupRun) prune(ctx context.Context) error {
 		if pruned.Deleted > 0 {
 			c.opts.Recorder.Record(ctx, store.About(b, store.Event{
 				Type: store.Normal, Reason: "BackupsPruned", Source: "fleet",
-				Message: fmt.Sprintf("%d old backups in %s deleted, %d bytes; %d are left", pruned.Deleted, d.Name, pruned.Bytes, pruned.Holdings.Points),
+				Message: fmt.Sprintf("old backups deleted in %s: %d, %s; %d left", d.Name, pruned.Deleted, bytesize.Text(pruned.Bytes), pruned.Holdings.Points),
 			}))
 		}
 	}
 	return errors.Join(failed...)
+}
+
+// pruning is what a policy's rules ask for in one destination.
+func (c *BackupController) pruning(ctx context.Context, p *v1alpha1.EtcdBackupPolicy, d *v1alpha1.BackupDestination, of BackupsOf, zone *time.Location) (BackupPruning, *problem, error) {
+	in, wrong, err := c.storeOf(ctx, p.Namespace, d)
+	if wrong != nil || err != nil {
+		return BackupPruning{}, wrong, err
+	}
+	rules := BackupPruning{BackupsOf: of, Store: in, Policy: store.KeyOf(p).String(), Zone: zone, Retention: retentionOf(p, d)}
+	if p.Spec.Proof.Wanted() {
+		rules.AwaitProof = awaitProof
+	}
+	return rules, nil, nil
 }
 
 // tidy deletes the records of a cluster and policy beyond those that are kept.

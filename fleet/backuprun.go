@@ -305,7 +305,7 @@ func (c *BackupController) carryOut(ctx context.Context, b *v1alpha1.EtcdBackup)
 		return ctx.Err()
 	}
 	if stopped {
-		end.reason, end.message = reasonServerGone, "the server was stopped while it was taken: what was uploaded is no backup, and is collected"
+		end.reason, end.message = reasonServerGone, "Quorate was stopped while it was taken: what was uploaded is no backup, and is collected"
 	}
 	if err = r.end(ctx, end); err != nil {
 		return ignoreGone(err)

@@ -247,13 +247,16 @@ func (v *vault) Prove(ctx context.Context, o fleet.BackupTrial) (fleet.BackupVer
 func (v *vault) Prune(_ context.Context, o fleet.BackupPruning) (fleet.BackupPruned, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	at := place(o.Store.URL, o.BackupsOf)
+	const keep = 3
+	n := max(0, len(v.points[at])-keep)
+	if o.DryRun {
+		return fleet.BackupPruned{Deleted: n, Holdings: v.holds(at)}, nil
+	}
 	v.prunes = append(v.prunes, o)
 	if v.busy[o.Cluster] {
 		v.fault("%s is pruned while it is backed up", o.Cluster)
 	}
-	at := place(o.Store.URL, o.BackupsOf)
-	const keep = 3
-	n := max(0, len(v.points[at])-keep)
 	v.points[at] = v.points[at][n:]
 	return fleet.BackupPruned{Deleted: n, Holdings: v.holds(at)}, nil
 }

@@ -207,8 +207,11 @@ func (c *ClusterController) observe(ctx context.Context, cluster *v1alpha1.EtcdC
 			return nil, tasks, err
 		}
 		members = append(members, m)
-		s.Members = append(s.Members, MemberState{Object: m})
 		s.LastNumber = max(s.LastNumber, memberNumber(cluster.Name, m.Name))
+		s.Members = append(s.Members, MemberState{Object: m})
+	}
+	if err = c.observeRestore(ctx, s); err != nil {
+		return nil, tasks, err
 	}
 	if err = c.observeHosts(ctx, s); err != nil {
 		return nil, tasks, err
@@ -219,6 +222,7 @@ func (c *ClusterController) observe(ctx context.Context, cluster *v1alpha1.EtcdC
 		}
 	}
 	sortMembers(cluster.Name, s.Members)
+	sortMembers(cluster.Name, s.Former)
 	s.ReadAt = c.opts.Now()
 	c.probe(ctx, s, members)
 	return s, tasks, nil
@@ -235,9 +239,9 @@ func (c *ClusterController) probe(ctx context.Context, s *State, members []*v1al
 		return
 	}
 	s.Alarms = alarms
-	for i := range s.Members {
-		if p, ok := probes[s.Members[i].Object.Name]; ok {
-			s.Members[i].Probe = &p
+	for m := range s.everyMember {
+		if p, ok := probes[m.Object.Name]; ok {
+			m.Probe = &p
 		}
 	}
 }
@@ -249,8 +253,7 @@ func (c *ClusterController) observeHosts(ctx context.Context, s *State) error {
 	if s.placing() {
 		return c.observeAllHosts(ctx, s)
 	}
-	for i := range s.Members {
-		m := &s.Members[i]
+	for m := range s.everyMember {
 		if s.host(m.Object.Spec.Host) == nil {
 			h := &v1alpha1.EtcdHost{}
 			err := c.opts.Store.Get(ctx, store.Key{Name: m.Object.Spec.Host}, h)
@@ -270,7 +273,7 @@ func (c *ClusterController) observeHosts(ctx context.Context, s *State) error {
 
 // placing reports whether hosts are to be chosen.
 func (s *State) placing() bool {
-	return s.Cluster.DeletionTimestamp == nil && !s.Cluster.Spec.Suspended && !s.formed() && len(s.Members) < int(s.Cluster.Spec.Replicas)
+	return s.Cluster.DeletionTimestamp == nil && !s.Cluster.Spec.Suspended && len(s.Former) == 0 && !s.formed() && len(s.Members) < int(s.Cluster.Spec.Replicas)
 }
 
 func (c *ClusterController) observeAllHosts(ctx context.Context, s *State) error {
@@ -293,9 +296,9 @@ func (c *ClusterController) observeAllHosts(ctx context.Context, s *State) error
 			c.addHost(s, h, bound[h.Name])
 		}
 	}
-	for i := range s.Members {
-		h := s.host(s.Members[i].Object.Spec.Host)
-		s.Members[i].HostReady = h != nil && h.Ready
+	for m := range s.everyMember {
+		h := s.host(m.Object.Spec.Host)
+		m.HostReady = h != nil && h.Ready
 	}
 	return nil
 }
@@ -440,6 +443,9 @@ func (c *ClusterController) take(ctx context.Context, s *State, t *v1alpha1.Etcd
 		// The act is its own effect.
 		p.task, p.again = nil, time.Millisecond
 		return c.finish(ctx, s, t, verdict{v1alpha1.TaskSucceeded, "declared"})
+	case v1alpha1.ActionRestoreMember:
+		p.task, p.again = nil, time.Millisecond
+		return c.finish(ctx, s, t, verdict{v1alpha1.TaskSucceeded, "told to be restored"})
 	case v1alpha1.ActionStartMember:
 		p.task, p.again = nil, time.Millisecond
 		return c.finish(ctx, s, t, verdict{v1alpha1.TaskSucceeded, "told to run"})
@@ -465,7 +471,7 @@ func (c *ClusterController) finish(ctx context.Context, s *State, t *v1alpha1.Et
 		e.Type = store.Warning
 	}
 	switch t.Spec.Action {
-	case v1alpha1.ActionCreateMember, v1alpha1.ActionStartMember:
+	case v1alpha1.ActionCreateMember, v1alpha1.ActionRestoreMember, v1alpha1.ActionStartMember:
 		// Their first event says it all.
 	default:
 		c.opts.Recorder.Record(ctx, store.About(t, e))

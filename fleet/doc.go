@@ -37,6 +37,12 @@
 // in the future is passed over. A server that dies leaves a record that says since when
 // it was silent.
 //
+// # Restores
+//
+// RestoreController finds and proves the backup of an EtcdRestore, and names the restore in
+// the cluster's spec; from there on it is the cluster's plan (planrestore.go): former members
+// are stopped, all of them, then renamed aside, then replaced.
+//
 // # What the fleet does not do
 //
 // It runs no process and touches no disk: it writes EtcdMember specs, which the

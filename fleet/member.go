@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"strings"
 	"time"
@@ -27,6 +28,10 @@ type MemberOptions struct {
 	// configuration: another member may have died since the fleet ordered it. An
 	// error holds the restart back. Nil allows all.
 	MayRestart func(ctx context.Context, m *v1alpha1.EtcdMember) error
+	// Snapshots opens what a member whose bootstrap is Restored is restored from: a
+	// snapshot as etcd sends it, decompressed, and its size in bytes, 0 or less where that
+	// is not known. Reading ends with ctx. Nil where there is no way to backups.
+	Snapshots func(ctx context.Context, m *v1alpha1.EtcdMember) (io.ReadCloser, int64, error)
 	// Interval between two looks at a member at rest. Default 2 s.
 	Interval time.Duration
 }
@@ -35,7 +40,8 @@ type MemberOptions struct {
 // what it sees. It runs where the driver runs: in a host's agent, or in the
 // operator.
 type MemberController struct {
-	opts MemberOptions
+	opts     MemberOptions
+	restores *restores
 }
 
 // NewMemberController returns a controller.
@@ -43,7 +49,10 @@ func NewMemberController(opts MemberOptions) *MemberController {
 	if opts.Interval == 0 {
 		opts.Interval = 2 * time.Second
 	}
-	return &MemberController{opts: opts}
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &MemberController{opts: opts, restores: newRestores()}
 }
 
 // stopWait is how long one look at a member waits for the proof of its stop. The
@@ -70,7 +79,10 @@ func (c *MemberController) Reconcile(ctx context.Context, key store.Key) (time.D
 	err := c.opts.Store.Get(ctx, key, m)
 	if errors.Is(err, store.ErrNotFound) {
 		// What it may have left running is not ours to judge: List reports it.
-		return 0, nil
+		return 0, c.endRestore(ctx, key, nil)
+	}
+	if err == nil {
+		err = c.endRestore(ctx, key, m)
 	}
 	if err != nil {
 		return 0, err
@@ -88,7 +100,9 @@ func (c *MemberController) Reconcile(ctx context.Context, key store.Key) (time.D
 	case m.Spec.Run == v1alpha1.RunStopped:
 		seen, err = c.stop(ctx, m)
 	default:
-		seen, err = c.ensure(ctx, m)
+		if seen, err = c.ensure(ctx, m); err == nil {
+			c.restoreStep(m, &seen)
+		}
 	}
 	if err != nil {
 		return 0, fmt.Errorf("member %s: %w", key, err)
@@ -96,6 +110,9 @@ func (c *MemberController) Reconcile(ctx context.Context, key store.Key) (time.D
 	again := c.opts.Interval
 	if seen.Phase != v1alpha1.MemberRunning && seen.Phase != v1alpha1.MemberStopped && seen.Phase != v1alpha1.MemberPrepared {
 		again = min(again, 200*time.Millisecond)
+	}
+	if seen.Phase == v1alpha1.MemberRestoring {
+		again = min(c.opts.Interval, restoringLook)
 	}
 	return again, c.report(ctx, m, seen)
 }
@@ -165,13 +182,15 @@ func (c *MemberController) remove(ctx context.Context, m *v1alpha1.EtcdMember) (
 	if went != "" {
 		message += "; its data was retired to " + went
 	}
+	// Before the object goes: an agent's events about members that are not there are refused,
+	// and nothing else says where the data went.
+	c.opts.Recorder.Record(ctx, store.About(m, store.Event{Type: store.Normal, Reason: "MemberDeleted", Message: message, Source: c.opts.Source}))
 	err = store.Mutate(ctx, c.opts.Store, store.KeyOf(m), &v1alpha1.EtcdMember{}, func(o *v1alpha1.EtcdMember) (bool, error) {
 		return o.UID == m.UID && v1alpha1.RemoveFinalizer(o, v1alpha1.FinalizerMember), nil
 	})
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return 0, err
 	}
-	c.opts.Recorder.Record(ctx, store.About(m, store.Event{Type: store.Normal, Reason: "MemberDeleted", Message: message, Source: c.opts.Source}))
 	return 0, nil
 }
 
@@ -261,7 +280,7 @@ func (c *MemberController) tell(ctx context.Context, m *v1alpha1.EtcdMember, was
 		if is.StopProof != nil {
 			record(store.Normal, "EtcdStopped", is.StopProof.Evidence)
 		}
-	case v1alpha1.MemberPending, v1alpha1.MemberPrepared, v1alpha1.MemberStarting, v1alpha1.MemberRunning:
+	case v1alpha1.MemberPending, v1alpha1.MemberPrepared, v1alpha1.MemberRestoring, v1alpha1.MemberStarting, v1alpha1.MemberRunning:
 	}
 }
 

@@ -65,6 +65,8 @@ func assign(to, from v1alpha1.Object) {
 		*t = *from.(*v1alpha1.EtcdBackupPolicy).DeepCopy() //nolint:errcheck // same kind
 	case *v1alpha1.EtcdBackup:
 		*t = *from.(*v1alpha1.EtcdBackup).DeepCopy() //nolint:errcheck // same kind
+	case *v1alpha1.EtcdRestore:
+		*t = *from.(*v1alpha1.EtcdRestore).DeepCopy() //nolint:errcheck // same kind
 	case *v1alpha1.Secret:
 		*t = *from.(*v1alpha1.Secret).DeepCopy() //nolint:errcheck // same kind
 	}
@@ -219,6 +221,9 @@ func sameSpec(a, b v1alpha1.Object) bool {
 	case *v1alpha1.EtcdBackupPolicy:
 		y, _ := b.(*v1alpha1.EtcdBackupPolicy)
 		return v1alpha1.Equal(x.Spec, y.Spec)
+	case *v1alpha1.EtcdRestore:
+		y, _ := b.(*v1alpha1.EtcdRestore)
+		return v1alpha1.Equal(x.Spec, y.Spec)
 	}
 	return true
 }
@@ -242,6 +247,9 @@ func takeStatus(to, from v1alpha1.Object) {
 		f.Status.DeepCopyInto(&t.Status)
 	case *v1alpha1.EtcdBackup:
 		f, _ := from.(*v1alpha1.EtcdBackup)
+		f.Status.DeepCopyInto(&t.Status)
+	case *v1alpha1.EtcdRestore:
+		f, _ := from.(*v1alpha1.EtcdRestore)
 		f.Status.DeepCopyInto(&t.Status)
 	}
 }

@@ -34,11 +34,19 @@ func Plan(s *State) v1alpha1.Plan {
 		planDelete(s, &p)
 	case c.Spec.Suspended:
 		planSuspend(s, &p)
+	case s.undecided() != "":
+		hold(&p, HeldRestore, s.undecided())
+	case len(s.Former) > 0:
+		planReplace(s, &p)
 	case !s.formed():
 		planForm(s, &p)
 	default:
 		planStart(s, &p)
 		planUpdate(s, &p)
+		if len(p.Steps) > 0 && neverUp(s) {
+			// Half a restore goes no further than its EtcdRestore does.
+			holdUnrestorable(s, &p)
+		}
 	}
 	if epoch, ok := c.Annotations[v1alpha1.AnnotationRestored]; ok {
 		planRestored(s, &p)
@@ -100,22 +108,25 @@ func token(p *v1alpha1.Plan) string {
 // planDelete stops and forgets every member, the leader last so that there is no
 // election among members that are about to go.
 func planDelete(s *State, p *v1alpha1.Plan) {
-	for _, m := range leaderLast(s) {
-		what := "kept until a person removes it"
-		if s.Cluster.Spec.DeletionPolicy == v1alpha1.DeletionDelete {
-			what = "collected after " + s.Cluster.Spec.RetainFor
-		}
+	for _, m := range append(leaderLast(s, s.Former), leaderLast(s, s.Members)...) {
 		p.Steps = append(p.Steps, v1alpha1.PlanStep{
 			Action: v1alpha1.ActionDeleteMember, Member: m.Object.Name, MemberID: m.Object.Spec.MemberID,
 			Reason:       "the cluster is being deleted",
 			Precondition: "none",
-			Impact:       "the member stops; its data is renamed aside and " + what,
+			Impact:       "the member stops; its data is renamed aside and " + keptFor(s),
 		})
 	}
 }
 
+func keptFor(s *State) string {
+	if s.Cluster.Spec.DeletionPolicy == v1alpha1.DeletionDelete {
+		return "collected after " + s.Cluster.Spec.RetainFor
+	}
+	return "kept until a person removes it"
+}
+
 func planSuspend(s *State, p *v1alpha1.Plan) {
-	for _, m := range leaderLast(s) {
+	for _, m := range append(leaderLast(s, s.Former), leaderLast(s, s.Members)...) {
 		if stopped(m.Object) || m.Object.Spec.Run == v1alpha1.RunPrepared {
 			continue
 		}
@@ -137,11 +148,12 @@ func planForm(s *State, p *v1alpha1.Plan) {
 	if s.CAProblem != "" {
 		hold(p, HeldCA, s.CAProblem)
 	}
+	holdUnrestorable(s, p)
 	missing := int(s.Cluster.Spec.Replicas) - len(s.Members)
 	planned := map[string]int{}
 	for i := range max(missing, 0) {
-		host, why := place(s, planned)
-		name := fmt.Sprintf("%s-%d", s.Cluster.Name, s.LastNumber+1+int64(i))
+		host, _, why := s.placeNext(i, planned)
+		name := s.newName(i)
 		step := v1alpha1.PlanStep{
 			Action: v1alpha1.ActionCreateMember, Member: name,
 			Reason:       fmt.Sprintf("the cluster wants %d members and has %d", s.Cluster.Spec.Replicas, len(s.Members)+i),
@@ -159,12 +171,33 @@ func planForm(s *State, p *v1alpha1.Plan) {
 	if missing <= 0 {
 		holdUnprepared(s, p)
 	}
+	names := make([]string, 0, s.Cluster.Spec.Replicas)
 	for i := range s.Members {
-		p.Steps = append(p.Steps, startStep(s.Members[i].Object.Name, "the cluster is being formed", "every member is prepared"))
+		names = append(names, s.Members[i].Object.Name)
 	}
 	for i := range max(missing, 0) {
-		p.Steps = append(p.Steps, startStep(p.Steps[i].Member, "the cluster is being formed", "every member is prepared"))
+		names = append(names, p.Steps[i].Member)
 	}
+	planFounders(s, p, names)
+}
+
+// planFounders has members found the cluster: from nothing, or from a backup.
+func planFounders(s *State, p *v1alpha1.Plan, names []string) {
+	ready := "every member is prepared"
+	if s.Cluster.Spec.RestoreName != "" {
+		for _, name := range names {
+			p.Steps = append(p.Steps, restoreStep(s, name))
+		}
+		ready = "every member's data is restored"
+	}
+	for _, name := range names {
+		p.Steps = append(p.Steps, startStep(name, "the cluster is being formed", ready))
+	}
+}
+
+// newName is the name of the i-th member that is yet to be created.
+func (s *State) newName(i int) string {
+	return fmt.Sprintf("%s-%d", s.Cluster.Name, s.LastNumber+1+int64(i))
 }
 
 func holdUnprepared(s *State, p *v1alpha1.Plan) {
@@ -197,6 +230,7 @@ func startStep(member, reason, precondition string) v1alpha1.PlanStep {
 // planStart starts the members of a formed cluster that are not told to run:
 // those left over from a formation, and those of a suspended cluster.
 func planStart(s *State, p *v1alpha1.Plan) {
+	planRestoreRest(s, p)
 	for i := range s.Members {
 		m := s.Members[i].Object
 		switch {
@@ -204,9 +238,17 @@ func planStart(s *State, p *v1alpha1.Plan) {
 		case m.Spec.Bootstrap == nil:
 			p.Steps = append(p.Steps, startStep(m.Name, "the cluster is being formed", "every member is prepared"))
 		default:
-			p.Steps = append(p.Steps, startStep(m.Name, "spec.suspended is false", "its data directory is its own and not rolled back"))
+			p.Steps = append(p.Steps, startStep(m.Name, startReason(m), "its data directory is its own and not rolled back"))
 		}
 	}
+	holdUnrestored(s, p)
+}
+
+func startReason(m *v1alpha1.EtcdMember) string {
+	if m.Spec.Run == v1alpha1.RunPrepared {
+		return "the cluster is being formed"
+	}
+	return "spec.suspended is false"
 }
 
 // planUpdate restarts, one at a time, the members that run with another
@@ -384,7 +426,7 @@ func WantedHash(c *v1alpha1.EtcdCluster, m *v1alpha1.EtcdMember) string {
 // leaderLast returns the members, those that are down first and the leader last.
 // Those whose host does not report come at the very end: they would keep the
 // others waiting for a proof that nobody can give.
-func leaderLast(s *State) []*MemberState {
+func leaderLast(s *State, list []MemberState) []*MemberState {
 	leader := s.leader()
 	rank := func(m *MemberState) int {
 		switch {
@@ -397,9 +439,9 @@ func leaderLast(s *State) []*MemberState {
 		}
 		return 0
 	}
-	members := make([]*MemberState, len(s.Members))
-	for i := range s.Members {
-		members[i] = &s.Members[i]
+	members := make([]*MemberState, len(list))
+	for i := range list {
+		members[i] = &list[i]
 	}
 	slices.SortStableFunc(members, func(a, b *MemberState) int { return cmp.Compare(rank(a), rank(b)) })
 	return members

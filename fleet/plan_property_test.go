@@ -2,6 +2,7 @@ package fleet_test
 
 import (
 	"context"
+	"fmt"
 	"strconv"
 	"strings"
 	"testing"
@@ -16,17 +17,42 @@ import (
 // TestAnyHistoryConverges: whatever happens in whatever order — edits, crashes of
 // members and of the controller at any write, delayed and reordered answers —
 // there are never two mutations at once, never less than a quorum by Quorate's
-// act, and in the end everything is as wanted.
+// act, and in the end everything is as wanted. So it is with restores in place, deleted
+// half-way or not, and with names of restores that mean none.
 func TestAnyHistoryConverges(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		replicas := rapid.SampledFrom([]int{1, 2, 3, 4, 5, 7}).Draw(t, "replicas")
 		w := newWorld(replicas, rapid.IntRange(1, 3).Draw(t, "hosts"))
 		steps := rapid.IntRange(10, 150).Draw(t, "steps")
 		deleted := false
+		if rapid.IntRange(0, 3).Draw(t, "begins") == 0 {
+			w.edit(func(s *v1alpha1.EtcdClusterSpec) { s.RestoreName = "r-0" })
+			w.restore("r-0", false)
+		}
 		for i := range steps {
 			w.clock = w.clock.Add(time.Duration(rapid.IntRange(0, 3000).Draw(t, "ms")) * time.Millisecond)
 			members := w.members()
-			switch rapid.IntRange(0, 19).Draw(t, "what") {
+			switch rapid.IntRange(0, 33).Draw(t, "what") {
+			case 20:
+				if len(w.listRestores()) < 4 {
+					w.restore(fmt.Sprint("r-", 1+i), rapid.IntRange(0, 3).Draw(t, "in place") > 0)
+				}
+			case 21:
+				if all := w.listRestores(); len(all) > 0 && rapid.Bool().Draw(t, "drops") {
+					w.dropRestore(all[rapid.IntRange(0, len(all)-1).Draw(t, "restore")].Name)
+				}
+			case 22:
+				w.setHost("host-0", w.silent["host-0"])
+			case 23:
+				w.unmakeable = !w.unmakeable
+			case 24:
+				if rapid.IntRange(0, 3).Draw(t, "really") == 0 {
+					w.edit(func(s *v1alpha1.EtcdClusterSpec) { s.RestoreName = "nowhere" })
+				}
+			case 25, 26, 27, 28:
+				if all := w.listRestores(); len(all) > 0 {
+					w.restoreOne(all[rapid.IntRange(0, len(all)-1).Draw(t, "restore")].Name)
+				}
 			case 0:
 				w.edit(func(s *v1alpha1.EtcdClusterSpec) { s.Etcd.SnapshotCount = int64(1000 + i) })
 			case 1:
@@ -67,82 +93,122 @@ func TestAnyHistoryConverges(t *testing.T) {
 			w.fail(t)
 		}
 		w.restart()
+		w.unstick()
 		if !w.settle() {
-			t.Fatalf("did not settle: serving %v, cluster %+v\nevents:\n%s", w.serving(), w.cluster(), strings.Join(w.events, "\n"))
+			w.fail(t)
+			t.Fatalf("did not settle: serving %v, cluster %+v\nrestores %+v\nevents:\n%s", w.serving(), w.cluster(), w.listRestores(), strings.Join(w.events, "\n"))
 		}
 		w.fail(t)
 	})
 }
 
-// TestEveryCrashPoint: a controller that dies before its nth write, for every n
-// there is in forming, changing, suspending, resuming and deleting a cluster, is
-// followed by one that finishes.
+// phase is something that is asked of a cluster.
+type phase struct {
+	name string
+	edit func(w *world)
+}
+
+func deleteCluster(w *world) {
+	c := w.cluster()
+	w.must(w.store.Delete(context.Background(), v1alpha1.KindCluster, store.KeyOf(c), store.Preconditions{UID: c.UID}))
+}
+
+// TestEveryCrashPoint: controllers that die before their nth write, for every n there is
+// in forming, changing, suspending, resuming, restoring and deleting a cluster, are
+// followed by ones that finish.
 func TestEveryCrashPoint(t *testing.T) {
-	phases := []struct {
-		name string
-		edit func(w *world)
-	}{
-		{"form", func(*world) {}},
-		{"change", func(w *world) { w.edit(func(s *v1alpha1.EtcdClusterSpec) { s.Etcd.SnapshotCount = 5000 }) }},
-		{"suspend", func(w *world) { w.edit(func(s *v1alpha1.EtcdClusterSpec) { s.Suspended = true }) }},
-		{"resume", func(w *world) { w.edit(func(s *v1alpha1.EtcdClusterSpec) { s.Suspended = false }) }},
-		{"delete", func(w *world) {
-			c := w.cluster()
-			w.must(w.store.Delete(context.Background(), v1alpha1.KindCluster, store.KeyOf(c), store.Preconditions{UID: c.UID}))
-		}},
-	}
-	for upTo := range phases {
-		crashes := 0
-		for n := 0; ; n++ {
-			w := newWorld(3, 3)
-			for _, ph := range phases[:upTo] {
-				ph.edit(w)
-				if !w.settle() {
-					t.Fatalf("%s did not settle without crashes:\n%s", ph.name, strings.Join(w.events, "\n"))
-				}
-			}
-			phases[upTo].edit(w)
-			died := w.runUntilCrash(n)
-			w.restart()
-			if !w.settle() {
-				t.Fatalf("%s: after a crash before write %d it did not settle:\n%s", phases[upTo].name, n, strings.Join(w.events, "\n"))
-			}
-			w.fail(t)
-			if !died {
-				break
-			}
-			crashes++
+	restore := phase{"restore in place", func(w *world) { w.restore("undo", true) }}
+	for _, phases := range [][]phase{
+		{
+			{"form", func(*world) {}},
+			{"change", func(w *world) { w.edit(func(s *v1alpha1.EtcdClusterSpec) { s.Etcd.SnapshotCount = 5000 }) }},
+			{"suspend", func(w *world) { w.edit(func(s *v1alpha1.EtcdClusterSpec) { s.Suspended = true }) }},
+			{"resume", func(w *world) { w.edit(func(s *v1alpha1.EtcdClusterSpec) { s.Suspended = false }) }},
+			restore,
+			{"delete", deleteCluster},
+		},
+		{
+			{"form from a backup", func(w *world) {
+				w.edit(func(s *v1alpha1.EtcdClusterSpec) { s.RestoreName = "first" })
+				w.restore("first", false, func(s *v1alpha1.EtcdRestoreSpec) { s.Source.Point = v1alpha1.PointLatest })
+			}},
+			restore,
+			{"delete while it is restored", func(w *world) {
+				w.restore("again", true)
+				w.runUntilCrash(40)
+				w.store.revive()
+				deleteCluster(w)
+			}},
+		},
+	} {
+		for upTo := range phases {
+			crashAtEach(t, phases[:upTo], phases[upTo])
 		}
-		if crashes < 3 {
-			t.Errorf("%s: only %d crash points were met: the test misses its aim", phases[upTo].name, crashes)
-		}
-		t.Logf("%s: %d crash points", phases[upTo].name, crashes)
 	}
 }
 
-// runUntilCrash goes on until the controller dies before its nth write; false if
-// all was done before.
+func crashAtEach(t *testing.T, before []phase, last phase) {
+	t.Helper()
+	crashes := 0
+	for n := 0; ; n++ {
+		w := newWorld(3, 3)
+		for _, ph := range before {
+			ph.edit(w)
+			if !w.settle() {
+				t.Fatalf("%s did not settle without crashes:\n%s", ph.name, strings.Join(w.events, "\n"))
+			}
+		}
+		last.edit(w)
+		died := w.runUntilCrash(n)
+		w.restart()
+		if !w.settle() {
+			w.fail(t)
+			t.Fatalf("%s: after a crash before write %d it did not settle:\n%s", last.name, n, strings.Join(w.events, "\n"))
+		}
+		w.fail(t)
+		if !died {
+			break
+		}
+		crashes++
+	}
+	if crashes < 3 {
+		t.Errorf("%s: only %d crash points were met: the test misses its aim", last.name, crashes)
+	}
+	t.Logf("%s: %d crash points", last.name, crashes)
+}
+
+// runUntilCrash goes on until a controller dies before its nth write; false if all was
+// done before.
 func (w *world) runUntilCrash(n int) bool {
 	writes := n
-	for range 200 {
+	ctx := context.Background()
+	live := func(do func() (time.Duration, error)) bool {
 		w.store.dieBeforeWrite(writes)
-		_, _ = w.control.Reconcile(context.Background(), store.Key{Namespace: "default", Name: "c"})
+		_, _ = do()
 		if w.store.dead() {
-			return true
+			return false
 		}
 		writes = w.store.dieIn
 		w.store.revive()
+		w.checkTold()
+		return true
+	}
+	for range 200 {
+		if !live(func() (time.Duration, error) {
+			return w.control.Reconcile(ctx, store.Key{Namespace: "default", Name: "c"})
+		}) {
+			return true
+		}
 		w.checkOneTask()
+		for _, r := range w.listRestores() {
+			if !live(func() (time.Duration, error) { return w.restores.Reconcile(ctx, store.KeyOf(r)) }) {
+				return true
+			}
+		}
 		for _, m := range w.members() {
 			w.agent(m)
 		}
 		w.elect()
-		if w.asWanted() {
-			// Two more rounds, in which what is left over is written.
-			if writes > n-1 && n > 60 {
-				return false
-			}
-		}
 	}
 	return false
 }

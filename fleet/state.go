@@ -18,8 +18,12 @@ type State struct {
 	ReadAt time.Time
 	// Cluster as it is wanted.
 	Cluster *v1alpha1.EtcdCluster
-	// Members that exist, by number.
+	// Members that exist, by number; those that a restore replaces are Former.
 	Members []MemberState
+	Former  []MemberState
+	// Restore that the cluster names; nil where it names none, or there is none of that
+	// name.
+	Restore *v1alpha1.EtcdRestore
 	// Hosts that exist, by name.
 	Hosts []HostState
 	// LastNumber is the highest member number ever used.
@@ -206,10 +210,13 @@ func (s *State) healthyCount() int {
 	return n
 }
 
+// member of that name, a former one included.
 func (s *State) member(name string) *MemberState {
-	for i := range s.Members {
-		if s.Members[i].Object.Name == name {
-			return &s.Members[i]
+	for _, list := range [][]MemberState{s.Members, s.Former} {
+		for i := range list {
+			if list[i].Object.Name == name {
+				return &list[i]
+			}
 		}
 	}
 	return nil

@@ -50,7 +50,7 @@ func (c *ClusterController) tellConditions(ctx context.Context, obj *v1alpha1.Et
 			continue
 		}
 		e := store.Event{Type: store.Normal, Reason: is.Reason, Message: is.Message, Source: "fleet"}
-		if bad := kind == v1alpha1.ConditionDegraded; (is.Status == v1alpha1.True) == bad && is.Reason != "Forming" && is.Reason != "Suspended" {
+		if bad := kind == v1alpha1.ConditionDegraded; (is.Status == v1alpha1.True) == bad && is.Reason != "Forming" && is.Reason != "Restoring" && is.Reason != "Suspended" {
 			e.Type = store.Warning
 		}
 		c.opts.Recorder.Record(ctx, store.About(obj, e))
@@ -92,8 +92,11 @@ func setStatus(s *State, p progress, st *v1alpha1.EtcdClusterStatus) {
 			st.ClusterID = m.Spec.ClusterID
 		}
 	}
+	if s.restoring() {
+		st.ClusterID = "" // that of the former members would be taken for the new one's
+	}
 	available := availableCondition(s)
-	if available.Reason == "Forming" && p.plan.Held != "" {
+	if (available.Reason == "Forming" || available.Reason == "Restoring") && p.plan.Held != "" {
 		available.Message += ": " + p.plan.Held
 	}
 	progressing := progressingCondition(s, p)
@@ -144,6 +147,8 @@ func availableCondition(s *State) v1alpha1.Condition {
 	voters := len(s.Members)
 	healthy := s.healthyCount()
 	switch {
+	case s.restoring():
+		c.Reason, c.Message = "Restoring", s.restoreText()
 	case !s.formed():
 		c.Reason, c.Message = "Forming", "the cluster is not formed yet"
 	case healthy >= quorum(voters) && s.leader() != nil:
@@ -191,6 +196,16 @@ func allStopped(s *State) bool {
 		}
 	}
 	return len(s.Members) > 0
+}
+
+// noneToStop reports whether no member, nor a former one, is left to be stopped.
+func noneToStop(s *State) bool {
+	for m := range s.everyMember {
+		if m.Object.Spec.Run != v1alpha1.RunPrepared && !stopped(m.Object) {
+			return false
+		}
+	}
+	return true
 }
 
 func sickList(s *State) string {
@@ -294,7 +309,7 @@ func suspendedCondition(s *State) v1alpha1.Condition {
 	c := v1alpha1.Condition{Type: v1alpha1.ConditionSuspended, Status: v1alpha1.False, Reason: "NotAsked", Message: "spec.suspended is false"}
 	if s.Cluster.Spec.Suspended {
 		c.Reason, c.Message = "Stopping", "members are being stopped"
-		if allStopped(s) || !s.formed() {
+		if noneToStop(s) {
 			c.Status, c.Reason, c.Message = v1alpha1.True, "Stopped", "every member is proven to be stopped; data is kept"
 		}
 	}

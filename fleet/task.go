@@ -51,6 +51,14 @@ func judge(s *State, t *v1alpha1.EtcdTask, now time.Time) verdict {
 		if deleting || suspended {
 			return abandoned("the cluster is no longer to be formed")
 		}
+	case v1alpha1.ActionRestoreMember:
+		// It waits for nothing: hosts make the members' data side by side.
+		if m.Object.Spec.Bootstrap != nil {
+			return succeeded("told to be restored")
+		}
+		if deleting || suspended {
+			return abandoned("the cluster is no longer to be formed")
+		}
 	case v1alpha1.ActionStartMember:
 		// Starting waits for nothing: founding members need each other to elect a leader.
 		if m.Object.Spec.Run == v1alpha1.RunRunning {
@@ -62,6 +70,9 @@ func judge(s *State, t *v1alpha1.EtcdTask, now time.Time) verdict {
 	case v1alpha1.ActionUpdateMember:
 		if deleting || suspended {
 			return abandoned("the cluster is no longer to run")
+		}
+		if s.isFormer(m) {
+			return abandoned("the member is replaced by restored data")
 		}
 		return judgeUpdate(s, t, m)
 	case v1alpha1.ActionMoveLeader:
@@ -78,7 +89,10 @@ func judge(s *State, t *v1alpha1.EtcdTask, now time.Time) verdict {
 		if stopped(m.Object) {
 			return succeeded(m.Object.Status.StopProof.Evidence)
 		}
-		if deleting || !suspended {
+		if deleting || !suspended && !s.isFormer(m) {
+			if m.Object.Spec.RestoreName != c.Spec.RestoreName {
+				return abandoned("the restore that replaces it is not carried out any more")
+			}
 			return abandoned("the cluster is no longer suspended")
 		}
 	case v1alpha1.ActionDeleteMember:
@@ -139,7 +153,7 @@ func waitingFor(s *State, t *v1alpha1.EtcdTask) string {
 		if t.Status.ActedAt != nil {
 			return "leadership is moving to " + t.Spec.Member
 		}
-	case v1alpha1.ActionCreateMember, v1alpha1.ActionStartMember:
+	case v1alpha1.ActionCreateMember, v1alpha1.ActionRestoreMember, v1alpha1.ActionStartMember:
 	}
 	return ""
 }
@@ -185,6 +199,8 @@ func (c *ClusterController) act(ctx context.Context, s *State, t *v1alpha1.EtcdT
 	switch t.Spec.Action {
 	case v1alpha1.ActionCreateMember:
 		return c.createMember(ctx, s, t)
+	case v1alpha1.ActionRestoreMember:
+		return c.restoreMember(ctx, s, m)
 	case v1alpha1.ActionStartMember:
 		return c.startMember(ctx, s, m)
 	case v1alpha1.ActionUpdateMember:
@@ -204,13 +220,14 @@ func (c *ClusterController) act(ctx context.Context, s *State, t *v1alpha1.EtcdT
 }
 
 func (c *ClusterController) createMember(ctx context.Context, s *State, t *v1alpha1.EtcdTask) error {
-	host, why := place(s, nil)
+	host, ports, why := s.placeNext(0, nil)
 	if host == nil {
 		return fmt.Errorf("place %s: %s: %w", t.Spec.Member, why.text, errHeld)
 	}
 	m := &v1alpha1.EtcdMember{Spec: v1alpha1.EtcdMemberSpec{
 		ClusterName: s.Cluster.Name,
 		Host:        host.Object.Name,
+		RestoreName: s.Cluster.Spec.RestoreName,
 		Run:         v1alpha1.RunPrepared,
 		Release:     s.Releases[host.Object.Status.Platform],
 	}}
@@ -223,6 +240,8 @@ func (c *ClusterController) createMember(ctx context.Context, s *State, t *v1alp
 	m.Spec = WantedSpec(s.Cluster, m)
 	if p := s.Cluster.Spec.Ports; p != nil {
 		m.Spec.Ports = *p
+	} else if ports != nil {
+		m.Spec.Ports = *ports
 	}
 	return c.opts.Store.Create(ctx, m)
 }
@@ -233,19 +252,27 @@ func (c *ClusterController) createMember(ctx context.Context, s *State, t *v1alp
 func (c *ClusterController) startMember(ctx context.Context, s *State, m *MemberState) error {
 	obj := m.Object.DeepCopy()
 	if obj.Spec.Bootstrap == nil {
-		bootstrap, err := foundation(s)
-		if err != nil {
+		if err := found(s, obj); err != nil {
 			return fmt.Errorf("start %s: %w", obj.Name, err)
 		}
-		i := slices.IndexFunc(bootstrap.InitialCluster, func(p v1alpha1.Peer) bool { return p.Name == obj.Name })
-		if i < 0 || bootstrap.InitialCluster[i].URL != obj.Status.PeerURL {
-			return fmt.Errorf("start %s: the other founding members were told another peer URL than %s for it; put its ports and address back as they were: %w",
-				obj.Name, obj.Status.PeerURL, errHeld)
-		}
-		obj.Spec.Bootstrap, obj.Spec.Ports = bootstrap, obj.Status.Ports
 	}
 	obj.Spec.Run = v1alpha1.RunRunning
 	return c.opts.Store.Update(ctx, obj)
+}
+
+// found tells a member how the cluster is founded.
+func found(s *State, obj *v1alpha1.EtcdMember) error {
+	bootstrap, err := foundation(s)
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(bootstrap.InitialCluster, func(p v1alpha1.Peer) bool { return p.Name == obj.Name })
+	if i < 0 || bootstrap.InitialCluster[i].URL != obj.Status.PeerURL {
+		return fmt.Errorf("the other founding members were told another peer URL than %s for it; put its ports and address back as they were: %w",
+			obj.Status.PeerURL, errHeld)
+	}
+	obj.Spec.Bootstrap, obj.Spec.Ports = bootstrap, obj.Status.Ports
+	return nil
 }
 
 // foundation is how the founding members bootstrap. Once one has been told, all are
@@ -264,13 +291,21 @@ func foundation(s *State) (*v1alpha1.Bootstrap, error) {
 		}
 		peers = append(peers, v1alpha1.Peer{Name: o.Name, URL: o.Status.PeerURL})
 	}
-	return &v1alpha1.Bootstrap{
+	b := &v1alpha1.Bootstrap{
 		State: v1alpha1.BootstrapNew,
 		// Cluster IDs are made of peer URLs and token: a cluster made again in the same
 		// place must not be taken for the old one.
 		Token:          "quorate-" + string(s.Cluster.UID),
 		InitialCluster: peers,
-	}, nil
+	}
+	if s.Cluster.Spec.RestoreName != "" {
+		if wrong := s.unrestorable(); wrong != "" {
+			return nil, fmt.Errorf("%s: %w", wrong, errHeld)
+		}
+		b.State, b.Token = v1alpha1.BootstrapRestored, s.Restore.Status.Token
+		b.BumpRevision, b.DisarmCorrupt = s.Restore.Status.BumpRevision, s.Restore.Spec.DisarmCorrupt
+	}
+	return b, nil
 }
 
 func (c *ClusterController) moveLeader(ctx context.Context, s *State, t *v1alpha1.EtcdTask) error {

@@ -38,6 +38,10 @@ type world struct {
 	orderedAt map[string]order
 	// crashIn, when positive, lets the controller die before that write from now on.
 	crashIn int
+	// silent are the hosts whose agents are away.
+	silent map[string]bool
+
+	restoreWorld
 }
 
 type order struct {
@@ -49,6 +53,9 @@ type order struct {
 type proc struct {
 	hash    string
 	booting bool
+	// token of the cluster that it is of, and the revision that it is at.
+	token    string
+	revision int64
 }
 
 const digest = "sha256:0000000000000000000000000000000000000000000000000000000000000000"
@@ -72,7 +79,7 @@ func (w *world) Record(_ context.Context, e store.Event) {
 func newWorld(replicas, hosts int) *world {
 	w := &world{
 		store: newMemStore(), clock: time.Unix(1_000_000, 0), procs: map[string]*proc{}, delayed: map[string]fleet.Probe{}, broken: map[string]bool{},
-		orderedAt: map[string]order{},
+		orderedAt: map[string]order{}, silent: map[string]bool{}, restoreWorld: newRestoreWorld(),
 	}
 	w.restart()
 	ctx := context.Background()
@@ -102,6 +109,7 @@ func (w *world) restart() {
 		Store: w.store, Etcd: w, Authority: noAuthority{}, Releases: oneRelease{}, Recorder: w,
 		Logger: slog.New(slog.DiscardHandler), Now: w.now,
 	})
+	w.restartRestores()
 }
 
 func (w *world) now() time.Time {
@@ -129,16 +137,19 @@ func (w *world) members() []*v1alpha1.EtcdMember {
 
 // serving lists the members that are up and part of a quorum.
 func (w *world) serving() []string {
-	var up []string
+	up := map[string][]string{}
 	for _, m := range w.members() {
 		if p := w.procs[m.Name]; p != nil && !p.booting && !w.broken[p.hash] {
-			up = append(up, m.Name)
+			up[p.token] = append(up[p.token], m.Name)
 		}
 	}
-	if c := w.cluster(); c == nil || len(up) < int(c.Spec.Replicas)/2+1 {
-		return nil
+	c := w.cluster()
+	for _, names := range up {
+		if c != nil && len(names) >= int(c.Spec.Replicas)/2+1 {
+			return names
+		}
 	}
-	return up
+	return nil
 }
 
 // elect is etcd choosing a leader where it can.
@@ -154,16 +165,28 @@ func (w *world) elect() {
 	}
 }
 
-func memberID(name string) etcd.ID {
+// idOf is the ID that etcd makes of a member's name and its cluster's token; of the
+// token alone it is that of the cluster.
+func idOf(name, token string) etcd.ID {
 	var id etcd.ID = 7
-	for _, b := range []byte(name) {
+	for _, b := range []byte(name + "/" + token) {
 		id = id*31 + etcd.ID(b)
 	}
 	return id
 }
 
+func (w *world) memberID(name string) etcd.ID {
+	if p := w.procs[name]; p != nil {
+		return idOf(name, p.token)
+	}
+	return 0
+}
+
 // Probe implements fleet.Etcd.
 func (w *world) Probe(_ context.Context, _ *v1alpha1.EtcdCluster, members []*v1alpha1.EtcdMember) (map[string]fleet.Probe, []etcd.Alarm, error) {
+	if w.probed != nil {
+		w.probed()
+	}
 	out := map[string]fleet.Probe{}
 	up := w.serving()
 	for _, m := range members {
@@ -175,9 +198,11 @@ func (w *world) Probe(_ context.Context, _ *v1alpha1.EtcdCluster, members []*v1a
 		case proc == nil || proc.booting || w.broken[proc.hash]:
 			p.Err = "connection refused"
 		default:
-			p.Status = etcd.Status{ClusterID: 99, MemberID: memberID(m.Name), Term: w.term, Index: 100, AppliedIndex: 100}
+			p.Status = etcd.Status{
+				ClusterID: idOf("", proc.token), MemberID: w.memberID(m.Name), Term: w.term, Index: 100, AppliedIndex: 100, Revision: proc.revision,
+			}
 			if slices.Contains(up, m.Name) && w.leader != "" {
-				p.Status.Leader = memberID(w.leader)
+				p.Status.Leader = w.memberID(w.leader)
 			}
 		}
 		if w.delay {
@@ -198,7 +223,7 @@ func (w *world) MoveLeader(_ context.Context, _ *v1alpha1.EtcdCluster, leader *v
 		return errors.New("etcdserver: not leader")
 	}
 	for _, name := range w.serving() {
-		if memberID(name) == to {
+		if w.memberID(name) == to {
 			w.leader = name
 			w.moves++
 			return nil
@@ -213,8 +238,12 @@ func (w *world) Forget(*v1alpha1.EtcdCluster) {}
 // agent lets the agent of a member look at it once.
 func (w *world) agent(m *v1alpha1.EtcdMember) {
 	ctx := context.Background()
+	if w.silent[m.Spec.Host] {
+		return
+	}
 	if m.DeletionTimestamp != nil {
 		delete(w.procs, m.Name)
+		w.checkRetired(m)
 		v1alpha1.RemoveFinalizer(m, v1alpha1.FinalizerMember)
 		w.must(w.store.Update(ctx, m))
 		w.elect()
@@ -227,9 +256,13 @@ func (w *world) agent(m *v1alpha1.EtcdMember) {
 	switch m.Spec.Run {
 	case v1alpha1.RunPrepared:
 		st.Phase = v1alpha1.MemberPrepared
-		st.Ports = v1alpha1.Ports{Client: 1, Peer: 2, Metrics: 3}
+		if st.Ports = m.Spec.Ports; st.Ports.Client == 0 {
+			w.port += 10
+			st.Ports = v1alpha1.Ports{Client: w.port + 1, Peer: w.port + 2, Metrics: w.port + 3}
+		}
 		st.ClientURL, st.PeerURL = "https://"+m.Name+":1", "https://"+m.Name+":2"
 		v1alpha1.SetCondition(&st.Conditions, v1alpha1.Condition{Type: v1alpha1.ConditionPrepared, Status: v1alpha1.True, Reason: "Prepared"})
+		w.makeData(m)
 	case v1alpha1.RunStopped:
 		delete(w.procs, m.Name)
 		st.Phase, st.Process = v1alpha1.MemberStopped, nil
@@ -237,6 +270,9 @@ func (w *world) agent(m *v1alpha1.EtcdMember) {
 	case v1alpha1.RunRunning:
 		w.bringUp(m, p, hash)
 		st.StopProof = nil
+		if w.procs[m.Name] == nil {
+			return // its law refused it
+		}
 		st.Process = &v1alpha1.ProcessStatus{PID: 1, ConfigHash: w.procs[m.Name].hash}
 		st.Phase = v1alpha1.MemberRunning
 	}
@@ -247,12 +283,12 @@ func (w *world) agent(m *v1alpha1.EtcdMember) {
 func (w *world) bringUp(m *v1alpha1.EtcdMember, p *proc, hash string) {
 	switch {
 	case p == nil:
-		w.procs[m.Name] = &proc{hash: hash, booting: true}
+		w.begin(m, hash)
 	case p.hash != hash:
 		if !w.mayTakeDown(m.Name, p) {
 			return
 		}
-		w.procs[m.Name] = &proc{hash: hash, booting: true}
+		w.begin(m, hash)
 	default:
 		p.booting = false
 	}
@@ -302,20 +338,29 @@ func (w *world) checkOneTask() {
 }
 
 func (w *world) reconcile() {
+	w.working("reconcile", func(ctx context.Context) error {
+		_, err := w.control.Reconcile(ctx, store.Key{Namespace: "default", Name: "c"})
+		return err
+	})
+	w.noteOrders()
+	w.checkOneTask()
+}
+
+// working lets a controller do something, and die in it when its time has come.
+func (w *world) working(what string, do func(ctx context.Context) error) {
 	if w.crashIn > 0 {
 		w.store.dieBeforeWrite(w.crashIn - 1)
 		w.crashIn = 0
 		defer w.store.revive()
 	}
-	_, err := w.control.Reconcile(context.Background(), store.Key{Namespace: "default", Name: "c"})
+	err := do(context.Background())
 	if err != nil && !errors.Is(err, errCrash) && !errors.Is(err, store.ErrConflict) && !errors.Is(err, store.ErrExists) && !errors.Is(err, store.ErrNotFound) {
-		w.faults = append(w.faults, "reconcile: "+err.Error())
+		w.faults = append(w.faults, what+": "+err.Error())
 	}
 	if w.store.dead() {
 		w.restart()
 	}
-	w.noteOrders()
-	w.checkOneTask()
+	w.checkTold()
 }
 
 // edit changes the cluster's spec as a person would.
@@ -331,12 +376,16 @@ func (w *world) edit(change func(*v1alpha1.EtcdClusterSpec)) {
 
 // settle lets everything happen in turn, without faults, until nothing changes.
 func (w *world) settle() bool {
-	w.delay, w.crashIn = false, 0
+	w.delay, w.crashIn, w.unmakeable = false, 0, false
 	clear(w.broken)
-	for range 400 {
+	for host := range w.silent {
+		w.setHost(host, true)
+	}
+	for range 1000 {
 		before := w.store.rv
 		for range 3 {
 			w.reconcile()
+			w.restoreAll()
 			for _, m := range w.members() {
 				w.agent(m)
 			}
@@ -367,11 +416,14 @@ func (w *world) asWanted() bool {
 	if c.Spec.Suspended {
 		return len(w.procs) == 0
 	}
+	if w.openRestores() > 0 {
+		return false
+	}
 	if len(members) != int(c.Spec.Replicas) || len(w.serving()) != len(members) {
 		return false
 	}
 	for _, m := range members {
-		if p := w.procs[m.Name]; p == nil || p.hash != fleet.WantedHash(c, m) || m.Spec.MemberID == "" {
+		if p := w.procs[m.Name]; p == nil || p.hash != fleet.WantedHash(c, m) || m.Spec.MemberID == "" || m.Spec.RestoreName != c.Spec.RestoreName {
 			return false
 		}
 	}

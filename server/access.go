@@ -37,6 +37,7 @@ const (
 	verbLog         verb = "read the log of"
 	verbMetrics     verb = "read the metrics of"
 	verbKill        verb = "kill"
+	verbSnapshot    verb = "read the backup for"
 	verbLoad        verb = "drive a load from"
 	verbCertificate verb = "sign certificates of"
 	verbClient      verb = "sign client certificates of"
@@ -68,13 +69,14 @@ type grant struct {
 var grants = []grant{
 	{"etcdclusters", []verb{verbGet, verbList, verbPlan}, all, none},
 	{"etcdmembers", []verb{verbGet, verbList}, all, own},
-	{"etcdmembers", []verb{verbUpdate, verbStatus, verbCertificate}, none, own},
+	{"etcdmembers", []verb{verbUpdate, verbStatus, verbCertificate, verbSnapshot}, none, own},
 	{"etcdmembers", []verb{verbLog, verbMetrics}, all, none},
 	{"etcdhosts", []verb{verbGet, verbList}, all, own},
 	{"etcdhosts", []verb{verbCreate, verbUpdate, verbStatus}, none, own},
 	{"etcdtasks", []verb{verbGet, verbList}, all, none},
 	{"etcdbackuppolicies", []verb{verbGet, verbList}, all, none},
 	{"etcdbackups", []verb{verbGet, verbList}, all, none},
+	{"etcdrestores", []verb{verbGet, verbList}, all, none},
 	{"metrics", []verb{verbGet}, all, none},
 	{"events", []verb{verbList}, all, none},
 	{"events", []verb{verbCreate}, none, own},

@@ -61,6 +61,10 @@ func descriptions() map[string]description {
 			id: "signClient", summary: "Sign a client certificate for the cluster's etcd", in: wire.ClientCSR{}, out: wire.Certificate{},
 			text: "The key stays with the caller: only the request is sent.",
 		},
+		"POST " + kindItem(v1alpha1.KindRestore) + "/preview": {
+			id: "previewRestore", summary: "What a restore would do", in: "EtcdRestore", out: "EtcdRestore",
+			text: "The object is checked as if it were created, and answered with the status that it would begin with: which backup it is, and what would be lost. Phase is Restoring where it would begin, and else Pending or Failed, with the reason in message. Nothing is changed. A snapshot that is in no catalog is fetched for this. Admins only: it reads any store that the server reaches.",
+		},
 		"POST " + member + "/certificate": {
 			id: "signMember", summary: "Sign a certificate of the member", in: wire.MemberCSR{}, out: wire.Certificate{},
 		},
@@ -74,6 +78,10 @@ func descriptions() map[string]description {
 		},
 		"GET " + member + "/metrics": {
 			id: "readMetrics", summary: "The metrics of the member's etcd, in the text format of Prometheus", content: "text/plain", text: ofAgents,
+		},
+		"GET " + member + "/snapshot": {
+			id: "readSnapshot", summary: "The backup that the member is to be formed from", content: "application/octet-stream",
+			text: "A snapshot as etcd sends it, with its hash. It is for the agent of the member's host, while spec.bootstrap.state is Restored and the member has no data yet: 409 at any other time. What goes wrong half-way breaks the connection.",
 		},
 		"POST " + member + "/kill": {
 			id: "killMember", summary: "Kill the member's etcd without warning", out: wire.Killed{},

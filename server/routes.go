@@ -39,9 +39,11 @@ func (s *Server) routes() []route {
 		route{method: "POST", path: cluster + "/plan", resource: "etcdclusters", verb: verbPlan, handle: s.planProposed},
 		route{method: "POST", path: cluster + "/accept", resource: "etcdclusters", verb: verbAccept, handle: s.accept},
 		route{method: "POST", path: cluster + "/clientcertificate", resource: "etcdclusters", verb: verbClient, handle: s.clientCertificate},
+		route{method: "POST", path: kindItem(v1alpha1.KindRestore) + "/preview", resource: "etcdrestores", verb: verbPlan, endless: true, handle: s.previewRestore},
 		route{method: "POST", path: member + "/certificate", resource: "etcdmembers", verb: verbCertificate, handle: s.memberCertificate},
 		route{method: "GET", path: member + "/log", resource: "etcdmembers", verb: verbLog, endless: true, handle: s.memberLog},
 		route{method: "GET", path: member + "/metrics", resource: "etcdmembers", verb: verbMetrics, handle: s.memberMetrics},
+		route{method: "GET", path: member + "/snapshot", resource: "etcdmembers", verb: verbSnapshot, endless: true, handle: s.memberSnapshot},
 		route{method: "POST", path: member + "/kill", resource: "etcdmembers", verb: verbKill, handle: s.killMember},
 		route{method: "POST", path: kindItem(v1alpha1.KindHost) + "/load", resource: "etcdhosts", verb: verbLoad, endless: true, handle: s.driveLoad},
 		route{method: "GET", path: wire.PathEvents, resource: "events", verb: verbList, handle: s.events},
@@ -115,6 +117,8 @@ func (s *Server) build() http.Handler {
 		// answer. A connection without deadlines, as in tests, has none to set.
 		_ = w.control.SetReadDeadline(began.Add(s.patience))
 		var c caller
+		// Also of a handler that breaks the connection, which it does by a panic.
+		defer func() { s.answered(r, w.code, c, began) }()
 		var err error
 		switch err = foreign.Check(r); {
 		case err != nil:
@@ -131,11 +135,15 @@ func (s *Server) build() http.Handler {
 		if err != nil {
 			s.finish(w, r, err)
 		}
-		s.metrics.observe(r, w.code, began)
-		s.log.DebugContext(r.Context(), "request", slog.String("method", r.Method), slog.String("path", r.URL.Path),
-			slog.Int("code", w.code), slog.String("token", c.token), slog.String("name", c.name), slog.String("remote", r.RemoteAddr),
-			slog.Duration("took", time.Since(began)))
 	})
+}
+
+// answered counts and logs a request.
+func (s *Server) answered(r *http.Request, code int, c caller, began time.Time) {
+	s.metrics.observe(r, code, began)
+	s.log.DebugContext(r.Context(), "request", slog.String("method", r.Method), slog.String("path", r.URL.Path),
+		slog.Int("code", code), slog.String("token", c.token), slog.String("name", c.name), slog.String("remote", r.RemoteAddr),
+		slog.Duration("took", time.Since(began)))
 }
 
 // callerKey is the key under which a request carries its caller.

@@ -91,12 +91,18 @@ type Options struct {
 	Validator Validator
 	// Admit checks what the schema can't know, such as whether a release exists. Old
 	// is nil for a creation, obj is nil for a deletion. May be nil.
-	Admit        func(ctx context.Context, obj, old v1alpha1.Object) error
-	Fleet        Fleet
+	Admit func(ctx context.Context, obj, old v1alpha1.Object) error
+	Fleet Fleet
+	// Restores previews restores. May be nil.
+	Restores     Restores
 	Certificates Certificates
 	Releases     Releases
 	// Snapshot writes a backup of the store.
 	Snapshot func(ctx context.Context, w io.Writer) error
+	// RestoreData opens the backup that the member is to be formed from: a snapshot as etcd
+	// sends it, decompressed, and its size in bytes, 0 or less where that is not known.
+	// Reading ends with ctx. May be nil: there is no way to backups then.
+	RestoreData func(ctx context.Context, m *v1alpha1.EtcdMember) (io.ReadCloser, int64, error)
 	// RotateKey replaces the key that seals Secrets, and returns how many were sealed
 	// anew. May be nil.
 	RotateKey func(ctx context.Context) (int, error)

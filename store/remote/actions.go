@@ -62,6 +62,22 @@ func (c *Client) PlanFor(ctx context.Context, cluster *v1alpha1.EtcdCluster) (v1
 	return p, err
 }
 
+// Preview returns the restore with the status that it would begin with: which backup it
+// is, and what would be lost. Nothing is written.
+func (c *Client) Preview(ctx context.Context, restore *v1alpha1.EtcdRestore) (*v1alpha1.EtcdRestore, error) {
+	path, err := itemPath("preview", v1alpha1.KindRestore, store.KeyOf(restore), "preview")
+	if err != nil {
+		return nil, err
+	}
+	sent := restore.DeepCopy()
+	v1alpha1.SetType(sent, v1alpha1.KindRestore.Kind, v1alpha1.KindRestore.APIVersion)
+	seen := &v1alpha1.EtcdRestore{}
+	if err = c.call(ctx, http.MethodPost, path, nil, sent, seen); err != nil {
+		return nil, err
+	}
+	return seen, nil
+}
+
 // Accept lets the cluster at key go on after the fleet's store was restored. Token
 // names the plan that was read; store.ErrConflict when it has changed since.
 func (c *Client) Accept(ctx context.Context, key store.Key, token string) error {
@@ -130,6 +146,22 @@ func (c *Client) MemberMetrics(ctx context.Context, key store.Key) (io.ReadClose
 		return nil, err
 	}
 	return c.open(ctx, request{method: http.MethodGet, path: path})
+}
+
+// RestoreData reads the backup that the member at key is to be formed from, and returns
+// its size in bytes, -1 where that is not known. Reading ends with io.EOF only when
+// nothing is missing. store.ErrConflict unless the member waits for its data;
+// store.ErrForbidden to all but the agent of its host and admins.
+func (c *Client) RestoreData(ctx context.Context, key store.Key) (io.ReadCloser, int64, error) {
+	path, err := itemPath("read the backup for", v1alpha1.KindMember, key, "snapshot")
+	if err != nil {
+		return nil, 0, err
+	}
+	resp, err := c.do(ctx, request{method: http.MethodGet, path: path}) //nolint:bodyclose // the caller closes the download
+	if err != nil {
+		return nil, 0, err
+	}
+	return &download{resp: resp, from: c.Server()}, resp.ContentLength, nil
 }
 
 // KillMember kills the member's etcd without warning, as a crash would.
