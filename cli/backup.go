@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/quorate/quorate/api/v1alpha1"
+	"github.com/quorate/quorate/app"
 	"github.com/quorate/quorate/backup"
 	"github.com/quorate/quorate/backup/bucket"
 	"github.com/quorate/quorate/backup/catalog"
@@ -41,7 +42,7 @@ var (
 	// errUnsound: a backup failed its proof, or a snapshot its check.
 	errUnsound = errors.New("the proof failed")
 	// errUnanswered: no member of the cluster answers.
-	errUnanswered = errors.New("no member answers")
+	errUnanswered = app.ErrUnanswered
 	// errRefusedKeys: keys were not put back, which was printed.
 	errRefusedKeys = errors.New("not put back")
 )

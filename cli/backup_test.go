@@ -218,7 +218,7 @@ func TestUnlike(t *testing.T) {
 		{of(cat), survey(1, 99, 1, 9), "was reset since"},
 		{of(cat), survey(1, 99, 3, 4), "was reset since"},
 		{of(reset), survey(1, 99, 3, 9), "the backup is of epoch 1, and there is one of 2"},
-		{&origin{}, survey(1, 99, 3, 9), "a file does not say"},
+		{&origin{}, survey(1, 99, 3, 9), "a snapshot does not say"},
 	} {
 		if got := unlike(tc.from, tc.survey); tc.want == "" && got != "" || !strings.Contains(got, tc.want) {
 			t.Errorf("%q, want %q", got, tc.want)
@@ -285,7 +285,7 @@ func TestBackupUsage(t *testing.T) {
 		{"backup browse . latest --history", "--history is that of one key"},
 		{"backup browse . latest -o raw", "-o raw writes one value"},
 		{"backup browse . latest --rev -1", "--rev is -1"},
-		{"backup browse --snapshot x a b", "--snapshot names a file, and \"a\" was given"},
+		{"backup browse --snapshot x a b", "--snapshot names what is read, and \"a\" was given"},
 		{"backup diff . latest --endpoints a", "say which keys are meant"},
 		{"backup diff . latest --endpoints a --prefix=", "--prefix is empty"},
 		{"backup diff . latest k --endpoints a --all", "give one of them"},

@@ -71,7 +71,7 @@ func backupBrowseCommand(e *env) *cobra.Command {
 	var o browseOptions
 	forms := []string{outTable, outJSON, outYAML, outRaw}
 	cmd := &cobra.Command{
-		Use:   "browse (URL ID | --snapshot FILE) [KEY]",
+		Use:   "browse (URL ID | --snapshot FILE|URL) [KEY]",
 		Short: "Read the keys of a backup without restoring it",
 		Long: `Read keys out of a backup: it is fetched, checked, and read offline, without an
 etcd. A file may be what etcdctl saved, or a full snapshot of etcd-backup-restore.
@@ -109,7 +109,7 @@ What a terminal could take for commands is written escaped.`,
 	o.store.bindData(cmd)
 	o.pick.bind(e, cmd)
 	f := cmd.Flags()
-	f.StringVar(&o.snapshot, "snapshot", "", "a file instead of a store and an ID")
+	f.StringVar(&o.snapshot, "snapshot", "", snapshotUsage)
 	f.StringVar(&o.prefix, "prefix", "", "only keys that begin so")
 	f.Int64Var(&o.rev, "rev", 0, "as it was at this revision (default: the newest)")
 	f.BoolVar(&o.values, "values", false, "show the values, too")

@@ -36,7 +36,7 @@ func (o *compareOptions) bind(e *env, cmd *cobra.Command) {
 	o.store.bindData(cmd)
 	o.pick.bind(e, cmd)
 	f := cmd.Flags()
-	f.StringVar(&o.snapshot, "snapshot", "", "a file instead of a store and an ID")
+	f.StringVar(&o.snapshot, "snapshot", "", snapshotUsage)
 	f.StringVar(&o.prefix, "prefix", "", "the keys that begin so")
 	f.BoolVar(&o.all, "all", false, "all keys")
 	outputFlag(cmd, &o.output, backupForms...)
@@ -142,7 +142,7 @@ func (e *env) compared(cmd *cobra.Command, args []string, o *compareOptions) (_ 
 // unlike says why revisions of a backup and of a cluster can't be compared, or "".
 func unlike(from *origin, s *etcd.Survey) string {
 	if from.Entry == nil || from.Entry.Point == nil {
-		return "a file does not say of which cluster it is"
+		return "a snapshot does not say of which cluster it is"
 	}
 	p := from.Entry.Point
 	if p.ClusterID != catalog.ID(s.ClusterID) {
@@ -168,7 +168,7 @@ func unlike(from *origin, s *etcd.Survey) string {
 func backupDiffCommand(e *env) *cobra.Command {
 	var o compareOptions
 	cmd := &cobra.Command{
-		Use:   "diff (URL ID | --snapshot FILE) [KEY] (--endpoints URL[,URL] | -c CLUSTER)",
+		Use:   "diff (URL ID | --snapshot FILE|URL) [KEY] (--endpoints URL[,URL] | -c CLUSTER)",
 		Short: "Compare keys of a backup with those of a running cluster",
 		Long: `Compare a range of keys in a backup with a cluster, as it is at one revision: keys
 that are missing in the cluster, that have another value, and that are not in the
@@ -260,7 +260,7 @@ func (e *env) printDiffering(list []differing, outcomes bool) {
 func backupPutBackCommand(e *env) *cobra.Command {
 	var o compareOptions
 	cmd := &cobra.Command{
-		Use:   "put-back (URL ID | --snapshot FILE) [KEY] (--endpoints URL[,URL] | -c CLUSTER)",
+		Use:   "put-back (URL ID | --snapshot FILE|URL) [KEY] (--endpoints URL[,URL] | -c CLUSTER)",
 		Short: "Put a key or a prefix of a backup back into a running cluster",
 		Long: `Put keys of a backup back into a running cluster: those that are missing there,
 and those that have another value. Each is written by a transaction that happens

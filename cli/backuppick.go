@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -21,8 +22,8 @@ import (
 
 // Words that stand for an ID.
 const (
-	wordLatest       = "latest"
-	wordLatestProven = "latest-proven"
+	wordLatest       = backup.Latest
+	wordLatestProven = backup.LatestProven
 )
 
 // pickFlags narrow what is meant in a store with several clusters.
@@ -64,76 +65,37 @@ func (e *env) readCatalog(ctx context.Context, b bucket.Bucket, f catalog.Filter
 	return backup.ReadCatalog(ctx, b, catalog.ReadOptions{Filter: f})
 }
 
-// lineageLines describe the lineages of a catalog, one a line.
+// lineageLines describe the lineages of a catalog, one a line, by the flags that choose
+// them.
 func lineageLines(cat *catalog.Catalog) string {
-	var lines []string
-	for _, l := range cat.Lineages() {
-		newest := "none of them complete"
-		if n := catalog.Newest(l); n != nil {
-			newest = "the newest of " + n.Ref.Time.Format(time.RFC3339)
-		}
-		ref := l[0].Ref
-		lines = append(lines, fmt.Sprintf("--name %s --cluster-id %s (epoch %d): %s, %s", quoted(ref.Cluster.String()), ref.ClusterID, ref.Epoch, plural(len(l), "backup", "backups"), newest))
-	}
-	return strings.Join(lines, "\n")
-}
-
-// oneCluster refuses a catalog with several clusters, of which nobody said which is
-// meant.
-func oneCluster(cmd *cobra.Command, b bucket.Bucket, cat *catalog.Catalog) error {
-	if len(cat.Entries) == 0 {
-		return fmt.Errorf("%s has no backup of what is asked for: %w", b, store.ErrNotFound)
-	}
-	first := cat.Entries[0].Ref
-	for i := range cat.Entries {
-		if r := cat.Entries[i].Ref; r.Cluster != first.Cluster || r.ClusterID != first.ClusterID {
-			return usagef(cmd, "%s holds backups of several clusters: say which one is meant:\n%s", b, lineageLines(cat))
-		}
-	}
-	return nil
+	return backup.Describe(cat, func(r catalog.Ref) string {
+		return fmt.Sprintf("--name %s --cluster-id %s (epoch %d)", quoted(r.Cluster.String()), r.ClusterID, r.Epoch)
+	})
 }
 
 // pick finds the backup that is meant.
 func pick(cmd *cobra.Command, b bucket.Bucket, cat *catalog.Catalog, text string) (*catalog.Entry, error) {
-	switch text {
-	case wordLatest, wordLatestProven:
-		return pickLatest(cmd, b, cat, text)
-	}
-	found := cat.Find(text)
+	entry, err := backup.Pick(cat, text, time.Time{})
+	newest := text == wordLatest || text == wordLatestProven
 	switch {
-	case len(found) == 0 && looksLikeID(text):
-		return nil, fmt.Errorf("%s has no backup %s: `quorate backup list` shows what it has: %w", b, text, store.ErrNotFound)
-	case len(found) == 0:
-		return nil, usagef(cmd, "%q is no ID of a backup: give one as `quorate backup list` shows it, its last eight digits, %s or %s", text, wordLatest, wordLatestProven)
-	case len(found) > 1:
-		lines := make([]string, 0, len(found))
-		for i := range found {
-			lines = append(lines, found[i].Ref.String())
-		}
-		return nil, usagef(cmd, "%s is the ID of several backups: give all of it, or --name and --cluster-id:\n%s", text, strings.Join(lines, "\n"))
-	}
-	return &found[0], nil
-}
-
-// pickLatest looks in the newest epoch that has one: what came before a reset is not
-// what the cluster has now.
-func pickLatest(cmd *cobra.Command, b bucket.Bucket, cat *catalog.Catalog, text string) (*catalog.Entry, error) {
-	if err := oneCluster(cmd, b, cat); err != nil {
-		return nil, err
-	}
-	of := catalog.Newest
-	if text == wordLatestProven {
-		of = catalog.NewestProven
-	}
-	for _, l := range slices.Backward(cat.Lineages()) {
-		if e := of(l); e != nil {
-			return e, nil
-		}
-	}
-	if text == wordLatestProven {
+	case err == nil:
+		return entry, nil
+	case errors.Is(err, backup.ErrUnread):
+		return nil, fmt.Errorf("%s: %w; name another one by its ID, or try again", b, err)
+	case errors.Is(err, backup.ErrAmbiguous) && newest:
+		return nil, usagef(cmd, "%s holds backups of several clusters: say which one is meant:\n%s", b, lineageLines(cat))
+	case errors.Is(err, backup.ErrAmbiguous):
+		return nil, usagef(cmd, "give all of the ID, or --name and --cluster-id: %v", err)
+	case newest && len(cat.Entries) == 0:
+		return nil, fmt.Errorf("%s has no backup of what is asked for: %w", b, store.ErrNotFound)
+	case text == wordLatestProven:
 		return nil, fmt.Errorf("%s has no proven backup of %s: `quorate backup verify` proves one: %w", b, cat.Entries[0].Ref.Cluster, store.ErrNotFound)
+	case newest:
+		return nil, fmt.Errorf("%s has no complete backup of %s: %w", b, cat.Entries[0].Ref.Cluster, store.ErrNotFound)
+	case looksLikeID(text):
+		return nil, fmt.Errorf("%s has no backup %s: `quorate backup list` shows what it has: %w", b, text, store.ErrNotFound)
 	}
-	return nil, fmt.Errorf("%s has no complete backup of %s: %w", b, cat.Entries[0].Ref.Cluster, store.ErrNotFound)
+	return nil, usagef(cmd, "%q is no ID of a backup: give one as `quorate backup list` shows it, its last eight digits, %s or %s", text, wordLatest, wordLatestProven)
 }
 
 // looksLikeID tells an ID that is not there from a word that is none.
@@ -143,7 +105,10 @@ func looksLikeID(text string) bool {
 	return err == nil && len(text) == nonce || strings.Count(text, "-") == 2 && strings.Contains(text, "-r")
 }
 
-// origin is what is restored or read: a backup of a store, or a file.
+// snapshotUsage is that of --snapshot.
+const snapshotUsage = "a snapshot instead of a store and an ID: a file, or the URL of an object"
+
+// origin is what is restored or read: a backup of a store, or a snapshot.
 type origin struct {
 	backup.Origin
 	// catalog that Entry was found in.
@@ -158,15 +123,15 @@ func (o *origin) close() {
 	}
 }
 
-// originArgs checks that either URL and ID are given, or a file.
+// originArgs checks that either URL and ID are given, or a snapshot.
 func originArgs(file *string, more int, what string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if *file != "" || cmd.Flags().Changed("snapshot") {
 			switch {
 			case *file == "":
-				return usagef(cmd, "--snapshot is empty: name a file")
+				return usagef(cmd, "--snapshot is empty: name a file, or an object such as s3://bucket/etcd/nightly.db?region=eu-west-1")
 			case len(args) > more:
-				return usagef(cmd, "--snapshot names a file, and %q was given: leave one of them out", args[0])
+				return usagef(cmd, "--snapshot names what is read, and %q was given: leave one of them out", args[0])
 			}
 			return nil
 		}
@@ -174,7 +139,7 @@ func originArgs(file *string, more int, what string) cobra.PositionalArgs {
 	}
 }
 
-// originOf opens what URL and ID, or the file, name.
+// originOf opens what URL and ID, or --snapshot, name.
 func (e *env) originOf(cmd *cobra.Command, args []string, file string, s *storeFlags, p *pickFlags) (*origin, error) {
 	o := &origin{}
 	var err error
@@ -186,15 +151,11 @@ func (e *env) originOf(cmd *cobra.Command, args []string, file string, s *storeF
 	}
 	if file != "" {
 		if p.name != "" || p.clusterID != "" {
-			return nil, usagef(cmd, "--name and --cluster-id choose in a store, and --snapshot names a file: leave them out")
+			return nil, usagef(cmd, "--name and --cluster-id choose in a store, and --snapshot names one snapshot: leave them out")
 		}
-		if name := filepath.Base(file); strings.HasPrefix(name, "Incr-") {
-			return nil, usagef(cmd, "%s is a delta of etcd-backup-restore by its name: only a full snapshot (Full-…) can be read", name)
+		if err = e.snapshotOf(cmd, &o.Origin, file, s, o.spool); err != nil {
+			return nil, err
 		}
-		if _, err = os.Stat(file); err != nil {
-			return nil, fmt.Errorf("--snapshot: %w", err)
-		}
-		o.File = file
 		return o, nil
 	}
 	filter, err := p.filter(e, cmd)
@@ -212,6 +173,33 @@ func (e *env) originOf(cmd *cobra.Command, args []string, file string, s *storeF
 		return nil, err
 	}
 	return o, nil
+}
+
+// snapshotOf says where a snapshot lies: in a file of this machine, or, where text is a
+// URL, in the store that it opens. The origin's bucket is to be closed.
+func (e *env) snapshotOf(cmd *cobra.Command, o *backup.Origin, text string, s *storeFlags, spool string) error {
+	if o.File = text; strings.Contains(text, schemeMark) {
+		c, name, err := bucket.ParseObject(text)
+		if err != nil {
+			return usagef(cmd, "%v", err)
+		}
+		if o.File, o.Object = "", name; c.Provider == bucket.File {
+			o.File, o.Object = filepath.Join(c.Prefix, name), ""
+		} else if !backup.IsDelta(name) {
+			if o.Bucket, err = e.openStore(cmd, c.String(), s, spool); err != nil {
+				return err
+			}
+		}
+	}
+	if name := filepath.Base(o.File + o.Object); backup.IsDelta(name) {
+		return usagef(cmd, "%s: by its name %v", name, backup.ErrDelta)
+	}
+	if o.Bucket == nil {
+		if _, err := os.Stat(o.File); err != nil {
+			return fmt.Errorf("--snapshot: %w", err)
+		}
+	}
+	return nil
 }
 
 // fetch brings it to this machine. Close it.

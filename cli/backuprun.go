@@ -35,6 +35,10 @@ type runOptions struct {
 	compliance     bool
 	dryRun         bool
 	output         string
+
+	// files with policies, and once takes one backup now by each.
+	files []string
+	once  bool
 }
 
 // backupJob is a backup that is ready to be taken.
@@ -53,7 +57,7 @@ type backupJob struct {
 func backupRunCommand(e *env) *cobra.Command {
 	var o runOptions
 	cmd := &cobra.Command{
-		Use:   "run (--endpoints URL[,URL] --name NAME | -c CLUSTER) --to URL",
+		Use:   "run ((--endpoints URL[,URL] --name NAME | -c CLUSTER) --to URL | -f FILE)",
 		Short: "Back a cluster up, prove the backup by a restore, and prune old ones",
 		Long: `Take a backup: of a learner or, where there is none, of a follower, and never of a
 member that is behind. It is spooled to this machine's disk at full speed, so that
@@ -74,15 +78,34 @@ each history, and the newest that is proven, always stay. "quorate backup prune
 
 With authentication on, the user needs the role root, as for any snapshot.
 
+With -f, an EtcdBackupPolicy in a file says all that, as it does to a server,
+and no server is needed. Beside it the files hold the EtcdClusters that it
+selects, with spec.management: Observe and Backup in spec.import.maintain, and
+the Secrets that both name; or --endpoints and --name say which cluster it is
+for. It runs in the foreground: it takes backups when they are due, proves them,
+prunes, and writes a line for each event, until it is interrupted. Whether one
+is due is learned from the destinations, so that nothing else lasts from one
+start to the next. --once takes one backup of each cluster now and ends, for
+cron and systemd timers. Of two on the same machine that follow the same policy,
+the second is refused. --dry-run says what is due, and what retention would
+delete.
+
 The exit code is 0 when every store has it and all proofs agree; 5 when no member
 answers or none is fit to be read, 13 when only some stores have it, 14 when a
 proof failed, and 15 when a backup was stored but could not be tried.`,
 		Example: `  quorate backup run -c playground --to ./backups
   quorate backup run -c playground --to ./backups --keep-last 24 --keep-daily 7 --keep-weekly 5
   quorate backup run -c playground --to ./backups --dry-run
+  quorate backup run -f policy.yaml
+  quorate backup run -f policy.yaml --once
+  quorate backup run -f policy.yaml --dry-run
+  quorate backup run -f policy.yaml --once --endpoints http://127.0.0.1:2379 --name prod -o json
   quorate backup run --endpoints https://10.0.0.1:2379 --cacert ca.crt --cert client.crt --key client.key --name prod --to s3://backups/etcd?region=eu-west-1 --to s3://backups-far/etcd?region=us-east-1 --encrypt-to age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p --identity-file backup.key`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if len(o.files) > 0 {
+				return e.backupPolicyRun(cmd, &o)
+			}
 			job, err := e.readRun(cmd, &o)
 			if job != nil {
 				defer job.close()
@@ -109,7 +132,9 @@ proof failed, and 15 when a backup was stored but could not be tried.`,
 	f.Var(&o.store.rate, "rate", "bytes a second to and from each store at most, such as 50MiB (default: no limit)")
 	f.Var(&o.lockFor, "lock-for", "keep anybody from deleting it for so long, such as 30d, by S3's object lock")
 	f.BoolVar(&o.compliance, "compliance", false, "with --lock-for: nobody can shorten the lock")
-	f.BoolVar(&o.dryRun, "dry-run", false, "only say which member would be read, and what would be pruned")
+	f.BoolVar(&o.once, "once", false, "with -f: take one backup of each cluster now, and end")
+	f.BoolVar(&o.dryRun, "dry-run", false, "only say what would be done: which member would be read, or what is due, and what would be pruned")
+	filesFlag(cmd, &o.files, "file or directory with a backup policy, and what it names")
 	o.store.bindData(cmd)
 	o.keep.bind(cmd)
 	outputFlag(cmd, &o.output, backupForms...)
@@ -179,6 +204,8 @@ func checkRunFlags(cmd *cobra.Command, o *runOptions) error {
 		return err
 	}
 	switch {
+	case o.once:
+		return usagef(cmd, "--once belongs to -f: name the file with the policy, or leave it out: without -f one backup is taken anyway")
 	case len(o.to) == 0:
 		return usagef(cmd, "--to is missing: name a store, such as --to s3://bucket/prefix?region=eu-west-1, or a directory")
 	case o.target.cluster == "" && o.name == "":
@@ -372,7 +399,7 @@ func (j *backupJob) tryOne(ctx context.Context, b bucket.Bucket, filter catalog.
 var stageTexts = map[backup.Stage]string{
 	backup.StageChoose: "choosing a member", backup.StageStream: "reading", backup.StageCheck: "checking every record",
 	backup.StageUpload: "storing in", backup.StageDownload: "reading it back", backup.StageRestore: "restoring",
-	backup.StageStart: "starting etcd on it", backup.StageCompare: "counting and hashing its keys", backup.StageCommit: "noting it in",
+	backup.StageStart: "starting etcd on it", backup.StageCompare: "counting and hashing its keys", backup.StageCommit: "noting it in", backup.StageReadBack: "reading it back from",
 }
 
 // backing shows the progress of a backup, a proof or a restore. Only a terminal shows

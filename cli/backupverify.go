@@ -237,13 +237,19 @@ func backupCopyCommand(e *env) *cobra.Command {
 	var o copyOptions
 	cmd := &cobra.Command{
 		Use:   "copy FROM-URL TO-URL (ID | --all)",
-		Short: "Copy backups to another store, as they are, with their proofs",
-		Long: `Copy backups to another store. They are streamed, still compressed and encrypted;
-the manifest is written last, and only when the bytes that were read are those it
-speaks of. Proofs are copied too; "quorate backup verify" tries the copy itself.
+		Short: "Copy backups to another store, as they are",
+		Long: `Copy backups to another store, such as those that it has missed while it was away.
+They are streamed, still compressed and encrypted, so no identity is needed. Each
+is read back from there, and only when its bytes are those that its manifest speaks
+of is that written. Proofs stay behind, since they are of the store they lie in:
+"quorate backup verify" tries the copies.
 
-What is there already is left alone, so it may be repeated after a failure.
-Nothing is deleted: "quorate backup prune" does that, in each store by itself.`,
+What is there already is left alone, so it may be repeated after a failure, and
+then goes on where it was broken off. Nothing is deleted: "quorate backup prune"
+does that, in each store by itself.
+
+A store that counts the epochs of a cluster otherwise, since it has not seen the
+same resets, gets a copy only where it has a place between the backups there.`,
 		Example: `  quorate backup copy ./backups ./copies latest
   quorate backup copy ./backups ./copies --all
   quorate backup copy ./backups s3://backups/etcd?region=eu-west-1 --all --dry-run`,
@@ -311,14 +317,15 @@ func (e *env) backupCopy(cmd *cobra.Command, args []string, o *copyOptions) erro
 		}
 	}
 	results := make([]copied, 0, len(chosen))
+	copier := backup.NewCopier(from, cat.Entries, to)
 	var errs []error
 	for _, entry := range chosen {
 		c := copied{ID: entry.Ref.ID(), Cluster: entry.Ref.Cluster.String(), Bytes: entry.Bytes(), Outcome: "would be copied"}
-		if slices.ContainsFunc(there.Entries, func(e catalog.Entry) bool { return e.State == catalog.Complete && e.Ref.Compare(entry.Ref) == 0 }) {
+		if slices.ContainsFunc(there.Entries, func(e catalog.Entry) bool { return e.State == catalog.Complete && e.Ref.SameBackup(entry.Ref) }) {
 			c.Outcome = "there already"
 		}
 		if !o.dryRun {
-			done, copyErr := backup.Copy(ctx, from, entry, to, p.backing())
+			done, copyErr := copier.Copy(ctx, entry, p.backing())
 			switch {
 			case copyErr != nil:
 				c.Outcome, c.Error = "failed", copyErr.Error()

@@ -160,7 +160,7 @@ func TestBenchLeft(t *testing.T) {
 		{Prefix: "/quorate-bench/x/", State: bench.Foreign, Others: 9},
 	}, false, "would delete")
 	for _, want := range []string{
-		"would delete; 2 keys are of no load, and stay", "its mark lasts 30 s more", "stays: it goes on\n", "--kept deletes it", "stays: 9 keys are of no load", "would delete 5 keys of 1 loads, 2.0 KiB",
+		"would delete; 2 keys are of no load, and stay", "its mark lasts 30 s more", "stays: it goes on\n", "--kept deletes it", "stays: 9 keys are of no load", "would delete 5 keys of 1 load, 2.0 KiB",
 	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %q in\n%s", want, out.String())
@@ -168,6 +168,16 @@ func TestBenchLeft(t *testing.T) {
 	}
 	if strings.Contains(out.String(), "\x1b") {
 		t.Errorf("%q", out.String())
+	}
+	out.Reset()
+	e.benchLeft([]bench.LeftRun{
+		{Prefix: "/quorate-bench/00000001/", State: bench.Left, Keys: 1, Deleted: 1, Revoked: 1, Others: 1},
+		{Prefix: "/quorate-bench/x/", State: bench.Foreign, Others: 1},
+	}, false, "deleted")
+	for _, want := range []string{"1 deleted, 1 lease revoked; 1 key is of no load, and stays\n", "stays: 1 key is of no load\n", "deleted 1 key of 1 load, 0 B\n"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in\n%s", want, out.String())
+		}
 	}
 }
 

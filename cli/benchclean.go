@@ -127,20 +127,20 @@ func (e *env) benchLeft(runs []bench.LeftRun, kept bool, verb string) {
 		case r.State == bench.Running:
 			fate = "stays: it goes on"
 		case r.State == bench.Foreign:
-			fate = fmt.Sprintf("stays: %d keys are of no load", r.Others)
+			fate = fmt.Sprintf("stays: %s of no load", plural64(r.Others, "key is", "keys are"))
 		case r.State == bench.Kept && !kept:
 			fate = "stays: it was kept on purpose; --kept deletes it"
 		default:
 			fate, n = verb, n+1
 			if verb == "deleted" {
-				fate = fmt.Sprintf("%d deleted, %d leases revoked", r.Deleted, r.Revoked)
+				fate = fmt.Sprintf("%d deleted, %s revoked", r.Deleted, plural(r.Revoked, "lease", "leases"))
 				keys += r.Deleted
 			} else {
 				keys += r.Keys
 			}
 			size += r.Bytes
 			if r.Others > 0 {
-				fate += fmt.Sprintf("; %d keys are of no load, and stay", r.Others)
+				fate += "; " + plural64(r.Others, "key is of no load, and stays", "keys are of no load, and stay")
 			}
 		}
 		e.printf("%-34s %-9s %9s %11s %7s  %s\n", printable(r.Prefix), r.State, strconv.FormatInt(r.Keys, 10), inspect.Size(r.Bytes), strconv.Itoa(r.Leases), fate)
@@ -148,7 +148,7 @@ func (e *env) benchLeft(runs []bench.LeftRun, kept bool, verb string) {
 			e.printf("  by %s\n", printable(r.By))
 		}
 	}
-	e.printf("%s %d keys of %d loads, %s\n", verb, keys, n, inspect.Size(size))
+	e.printf("%s %s of %s, %s\n", verb, plural64(keys, "key", "keys"), plural(n, "load", "loads"), inspect.Size(size))
 }
 
 // printable keeps what others wrote from steering a terminal.

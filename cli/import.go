@@ -35,6 +35,7 @@ type importOptions struct {
 	passwordFile string
 	serverName   string
 	members      int32
+	maintain     []string
 	noCheck      bool
 	dryRun       bool
 	timeout      time.Duration
@@ -48,12 +49,14 @@ func importCommand(e *env) *cobra.Command {
 		Short: "Observe an etcd cluster that runs already, without writing to it",
 		Long: `Take an etcd cluster that others run into the fleet, to be observed: Quorate asks
 its members what they are, tells when something is wrong and why, and never writes
-to it: no key, no alarm, no defragmentation, no snapshot, no hash. The plan of such
-a cluster is always empty, and deleting the object only forgets it.
+to it: no key, no alarm, no defragmentation, no hash, and no snapshot unless
+--maintain Backup allows backups of it. The plan of such a cluster is always empty,
+and deleting the object only forgets it.
 
 The cluster is asked from here first, and nothing is created if it does not answer.
 Credentials are kept in a Secret, which goes with the object. A cluster that was
-imported already gets the new endpoints and credentials.
+imported already gets the new endpoints and credentials; what may be done to it
+stays as it was without --maintain, and --maintain= takes it back.
 
 Where authentication is on, Quorate needs a user without any role:
 
@@ -66,6 +69,7 @@ an entry of the raft log, as every login is; it is done once, not with every loo
 		Example: `  quorate import orders --endpoints http://10.0.0.1:2379
   quorate import orders --endpoints https://10.0.0.1:2379 --cacert ca.crt --cert client.crt --key client.key
   quorate import orders --endpoints https://10.0.0.1:2379 --cacert ca.crt --user quorate --password-file password
+  quorate import orders --endpoints https://10.0.0.1:2379 --cacert ca.crt --cert client.crt --key client.key --maintain Backup
   quorate import -f clusters.yaml --dry-run`,
 		Args: argsBetween(0, 1, "NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -89,6 +93,10 @@ an entry of the raft log, as every login is; it is done once, not with every loo
 	f.StringVar(&o.passwordFile, "password-file", "", "file with the user's password (env "+envEtcdPassword+" holds the password itself)")
 	f.StringVar(&o.serverName, "server-name", "", "name in the members' certificates, where it is another than the URL's")
 	f.Int32Var(&o.members, "members", 0, "how many members are expected (default: as many as there are)")
+	f.StringSliceVar(&o.maintain, "maintain", nil, "what Quorate may do to the cluster beyond asking it: Backup, which takes snapshots of it when a policy says so (default: nothing)")
+	_ = cmd.RegisterFlagCompletionFunc("maintain", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) { // the command has that flag
+		return []string{string(v1alpha1.MaintainBackup) + "\ttake snapshots of it when a backup policy says so"}, noFiles
+	})
 	f.BoolVar(&o.noCheck, "no-check", false, "do not ask the cluster from here: only the server reaches it")
 	f.BoolVar(&o.dryRun, "dry-run", false, "only check the cluster, and say what would be created")
 	f.DurationVar(&o.timeout, "timeout", 30*time.Second, "how long to wait until the server has seen it")
@@ -101,6 +109,8 @@ func (e *env) importEntries(cmd *cobra.Command, args []string, o importOptions) 
 	switch {
 	case o.file != "" && (len(args) > 0 || len(o.endpoints) > 0):
 		return nil, usagef(cmd, "-f names the clusters: leave NAME and --endpoints out, or -f")
+	case o.file != "" && cmd.Flags().Changed("maintain"):
+		return nil, usagef(cmd, "--maintain is for one cluster, and -f says it of each: write maintain: [Backup] into the file")
 	case o.file != "":
 		return e.importFile(o.file)
 	case len(args) == 0:
@@ -113,6 +123,15 @@ func (e *env) importEntries(cmd *cobra.Command, args []string, o importOptions) 
 		return nil, usagef(cmd, "--members is %d: give 1 to 9", o.members)
 	}
 	entry := importEntry{name: args[0], endpoints: o.endpoints, serverName: o.serverName, user: o.user, members: o.members}
+	if cmd.Flags().Changed("maintain") {
+		entry.maintain = []v1alpha1.Maintenance{}
+	}
+	for _, text := range o.maintain {
+		if text != string(v1alpha1.MaintainBackup) {
+			return nil, usagef(cmd, "--maintain is %q: give %s, or leave it out", text, v1alpha1.MaintainBackup)
+		}
+		entry.maintain = append(entry.maintain, v1alpha1.MaintainBackup)
+	}
 	for i, u := range entry.endpoints {
 		entry.endpoints[i] = strings.TrimSuffix(u, "/")
 	}
@@ -220,7 +239,7 @@ func (e *env) importee(ctx context.Context, entry importEntry) (*importee, error
 		c.Namespace = e.namespace
 	}
 	c.Spec.Management, c.Spec.Replicas = v1alpha1.ManagementObserve, entry.members
-	c.Spec.Import = &v1alpha1.ImportSpec{Endpoints: entry.endpoints, ServerName: entry.serverName}
+	c.Spec.Import = &v1alpha1.ImportSpec{Endpoints: entry.endpoints, ServerName: entry.serverName, Maintain: entry.maintain}
 	data := map[string][]byte{}
 	for name, value := range map[string][]byte{
 		"ca.crt": entry.ca, "tls.crt": entry.cert, "tls.key": entry.key, "username": []byte(entry.user), "password": []byte(entry.password),
@@ -352,7 +371,11 @@ func (i *importee) write(ctx context.Context, c *remote.Client) error {
 		}
 	default:
 		changed := live.DeepCopy()
-		changed.Spec.Import, changed.Spec.Replicas = i.cluster.Spec.Import, i.cluster.Spec.Replicas
+		changed.Spec.Import, changed.Spec.Replicas = i.cluster.Spec.Import.DeepCopy(), i.cluster.Spec.Replicas
+		if i.maintain == nil && live.Spec.Import != nil {
+			// What was allowed is not taken back by who says nothing of it.
+			changed.Spec.Import.Maintain = live.Spec.Import.Maintain
+		}
 		if i.labels != nil {
 			changed.Labels = i.labels
 		}

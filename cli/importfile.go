@@ -14,6 +14,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/quorate/quorate/api/v1alpha1"
 	"github.com/quorate/quorate/store"
 )
 
@@ -32,6 +33,8 @@ type importEntry struct {
 	key        []byte
 	user       string
 	password   string
+	// maintain is what may be done to it; nil leaves that as it is.
+	maintain []v1alpha1.Maintenance
 }
 
 // importForm is what `quorate help import` says of the file.
@@ -51,6 +54,7 @@ most have in common stands once under defaults:
     members: 5
     serverName: etcd.example
     labels: {team: stock}
+    maintain: [Backup]
 
 cert and key name files as cacert does; cacertData, certData, keyData and password
 hold the thing itself, as PEM or in base64.`
@@ -102,6 +106,18 @@ func newImportReader(file string) *importReader {
 				return fmt.Errorf("got %q, expected the number of members that are expected, 1 to 9", value.Value)
 			}
 			entry.members = int32(n)
+			return nil
+		},
+		"maintain": func(entry *importEntry, value *yaml.Node) error {
+			entry.maintain = []v1alpha1.Maintenance{}
+			if err := value.Decode(&entry.maintain); err != nil || value.Kind != yaml.SequenceNode {
+				return fmt.Errorf("expected a list such as [%s]", v1alpha1.MaintainBackup)
+			}
+			for _, m := range entry.maintain {
+				if m != v1alpha1.MaintainBackup {
+					return fmt.Errorf("got %q, expected %s", m, v1alpha1.MaintainBackup)
+				}
+			}
 			return nil
 		},
 		"labels": func(entry *importEntry, value *yaml.Node) error {

@@ -222,6 +222,11 @@ var wide = map[string][]schema.Column{
 		{Name: "Stored", JSONPath: ".status.storedSize"},
 		{Name: "Finished", JSONPath: ".status.finishedAt"},
 	},
+	v1alpha1.KindRestore.Kind: {
+		{Name: "Revision", JSONPath: ".status.revision"},
+		{Name: "Took (ms)", JSONPath: ".status.tookMilliseconds"},
+		{Name: "Finished", JSONPath: ".status.finishedAt"},
+	},
 }
 
 func tableColumns(kind v1alpha1.Kind, all bool) ([]schema.Column, error) {

@@ -68,13 +68,13 @@ type restorePlan struct {
 func restoreCommand(e *env) *cobra.Command {
 	var o restoreOptions
 	cmd := &cobra.Command{
-		Use:   "restore (URL ID | --snapshot FILE) (--to-dir DIR | --member NAME=DIR...)",
+		Use:   "restore (URL ID | --snapshot FILE|URL) (--to-dir DIR | --member NAME=DIR...)",
 		Short: "Make data directories for a new cluster from a backup or a snapshot",
 		Long: `Make the data directories of a new cluster from a backup in a store, a snapshot
-that etcdctl saved, or a full snapshot of etcd-backup-restore, packed or not. The
-data is checked while it is written; a directory is whole, or it is not there. A
-directory that holds anything is refused. The flags to start etcd with are
-printed.
+that etcdctl saved, or a full snapshot of etcd-backup-restore, packed or not, in a
+file or in a store. The data is checked while it is written; a directory is whole,
+or it is not there. A directory that holds anything is refused. The flags to start
+etcd with are printed.
 
 One member: --to-dir. Several: --initial-cluster, and --member NAME=DIR for each
 that is made on this machine. Where other machines make the others, give all of
@@ -89,11 +89,15 @@ million more. --bump-revision chooses another number; 0 keeps the revision.
 
 --dry-run says what the backup holds, what would be made, and, with the old
 cluster named, what would be lost. Never start a restored cluster while clients
-can still reach the old one.`,
+can still reach the old one.
+
+Where a server runs the cluster, "quorate restore cluster" has it do all of this,
+on all hosts, for a new cluster or in place of what one holds.`,
 		Example: `  quorate restore ./backups latest-proven --to-dir ./restored
   quorate restore ./backups latest -c playground --to-dir ./restored --dry-run
   quorate restore ./backups latest --initial-cluster a=http://127.0.0.1:12380,b=http://127.0.0.1:22380 --member a=./a --member b=./b
   quorate restore --snapshot playground.db --to-dir ./from-file --bump-revision 0
+  quorate restore --snapshot s3://backups/shoot/v2/Full-00000000-00012345-1700000000.gz?region=eu-west-1 --to-dir ./from-object
   quorate restore s3://backups/etcd?region=eu-west-1 latest-proven --name default/prod --initial-cluster a=https://10.0.0.1:2380,b=https://10.0.0.2:2380,c=https://10.0.0.3:2380 --member a=/var/lib/etcd --token restored-2026-11-21`,
 		Args:              originArgs(&o.snapshot, 0, "URL and ID"),
 		ValidArgsFunction: e.completeStores(1),
@@ -115,7 +119,7 @@ can still reach the old one.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.snapshot, "snapshot", "", "a file instead of a store and an ID")
+	f.StringVar(&o.snapshot, "snapshot", "", snapshotUsage)
 	f.StringVar(&o.toDir, "to-dir", "", "data directory of the only member; it must not exist, or be empty")
 	f.StringArrayVar(&o.members, "member", nil, "NAME=DIR: a member to make here, and its data directory; may be given several times")
 	f.StringVar(&o.initialCluster, "initial-cluster", "", "NAME=PEERURL,... of all members of the new cluster (default: "+aloneName+"="+alonePeer+")")
@@ -138,6 +142,7 @@ can still reach the old one.`,
 	complete(cmd, "bump-revision", bumpAuto, "0")
 	_ = cmd.MarkFlagDirname("to-dir") // the command has that flag
 	e.completeClusters(cmd)
+	cmd.AddCommand(restoreClusterCommand(e))
 	return cmd
 }
 
@@ -200,7 +205,7 @@ func checkRestore(cmd *cobra.Command, o *restoreOptions) error {
 	case o.toDir != "" && len(o.members) > 0:
 		return usagef(cmd, "--to-dir is for one member, and --member names several: give one of them")
 	case o.allowNoHash && o.snapshot == "":
-		return usagef(cmd, "--allow-no-hash belongs to --snapshot: what is in a store is compared with its manifest")
+		return usagef(cmd, "--allow-no-hash belongs to --snapshot: a backup is compared with its manifest")
 	case o.known < 0:
 		return usagef(cmd, "--known-revision is %d: give a revision above 0", o.known)
 	}

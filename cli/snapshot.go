@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -60,7 +59,9 @@ func snapshotCommand(e *env) *cobra.Command {
 		Use:   "snapshot",
 		Short: "Check and hash snapshots of etcd, without an etcd",
 		Long: `Work on files that hold a snapshot: as etcdctl saved it, a full snapshot of
-etcd-backup-restore, or an object of a backup store, packed or not.`,
+etcd-backup-restore, or the data of a backup, packed or not. A file may also be an
+object of a store, named by its URL, such as
+s3://bucket/etcd/nightly.db?region=eu-west-1.`,
 		Example: `  quorate snapshot check playground.db
   quorate snapshot hash playground.db`,
 		Args: argsBetween(0, 0, ""),
@@ -83,7 +84,8 @@ in which a byte has changed; this does not.
 
 A database that was copied from a data directory has no hash behind it, so that
 nothing says whether its content is what etcd wrote; it is refused without
---allow-no-hash. A packed file is unpacked in --spool-dir.
+--allow-no-hash. A packed file is unpacked in --spool-dir, and an object of a
+store is fetched to there.
 
 The exit code is 14 when a file is damaged or is no snapshot.`,
 		Example: `  quorate snapshot check playground.db
@@ -103,8 +105,9 @@ The exit code is 14 when a file is damaged or is no snapshot.`,
 }
 
 func snapshotFlags(cmd *cobra.Command, s *storeFlags) {
+	s.bind(cmd)
 	f := cmd.Flags()
-	f.StringVar(&s.spoolDir, "spool-dir", "", "directory where a packed file is unpacked (default: "+spoolName+" in the data directory)")
+	f.StringVar(&s.spoolDir, "spool-dir", "", "directory where a packed file is unpacked, and where an object is fetched to (default: "+spoolName+" in the data directory)")
 	f.StringVar(&s.identityFile, "identity-file", "", "file with the age identity that opens encrypted files")
 	_ = cmd.MarkFlagDirname("spool-dir") // the command has that flag
 }
@@ -141,7 +144,7 @@ func (e *env) snapshotCheck(cmd *cobra.Command, files []string, s *storeFlags, a
 // damaged tells what is wrong with a snapshot from what is wrong with the way to it.
 func damaged(err error) bool {
 	for _, its := range []error{
-		datadir.ErrEmpty, datadir.ErrTruncated, datadir.ErrAltered, datadir.ErrNotDatabase, datadir.ErrNotEtcd, datadir.ErrStructure, datadir.ErrNoHash, backup.ErrPacked,
+		datadir.ErrEmpty, datadir.ErrTruncated, datadir.ErrAltered, datadir.ErrNotDatabase, datadir.ErrNotEtcd, datadir.ErrStructure, datadir.ErrNoHash, backup.ErrPacked, backup.ErrDelta,
 		catalog.ErrDamaged, catalog.ErrIncomplete, bucket.ErrCorrupt,
 	} {
 		if errors.Is(err, its) {
@@ -151,19 +154,21 @@ func damaged(err error) bool {
 	return false
 }
 
-func (e *env) checkOne(cmd *cobra.Command, file string, s *storeFlags, allowNoHash bool) (datadir.SnapshotInfo, error) {
+func (e *env) checkOne(cmd *cobra.Command, file string, s *storeFlags, allowNoHash bool) (info datadir.SnapshotInfo, err error) {
 	done := e.slowly("reading " + file)
 	defer done()
-	info, err := datadir.CheckSnapshot(cmd.Context(), file, datadir.CheckOptions{AllowNoHash: allowNoHash})
-	if !errors.Is(err, datadir.ErrNotDatabase) {
-		return info, err
+	if !strings.Contains(file, schemeMark) {
+		info, err = datadir.CheckSnapshot(cmd.Context(), file, datadir.CheckOptions{AllowNoHash: allowNoHash})
+		if !errors.Is(err, datadir.ErrNotDatabase) {
+			return info, err
+		}
 	}
-	local, fetchErr := e.unpacked(cmd.Context(), file, s)
+	local, fetchErr := e.unpacked(cmd, file, s)
 	if fetchErr != nil {
 		return info, moreTelling(err, fetchErr)
 	}
 	if info = local.Checked; !info.Verified && !allowNoHash {
-		err = fmt.Errorf("%s: %w: it was packed without the hash that etcd sends; allow a database without a hash", file, datadir.ErrNoHash)
+		err = fmt.Errorf("%s: %w: it was stored without the hash that etcd sends; allow a database without a hash", file, datadir.ErrNoHash)
 	} else {
 		err = nil
 	}
@@ -171,15 +176,16 @@ func (e *env) checkOne(cmd *cobra.Command, file string, s *storeFlags, allowNoHa
 }
 
 // moreTelling is the error that says more: that of unpacking, unless nothing was packed.
+// Direct is nil for what is not a file.
 func moreTelling(direct, unpacking error) error {
-	if errors.Is(unpacking, datadir.ErrNotDatabase) {
+	if direct != nil && errors.Is(unpacking, datadir.ErrNotDatabase) {
 		return direct
 	}
 	return unpacking
 }
 
-// unpacked is a file that is packed, unpacked. Close it.
-func (e *env) unpacked(ctx context.Context, file string, s *storeFlags) (*backup.Local, error) {
+// unpacked brings a file that is packed, or an object, to the spool. Close it.
+func (e *env) unpacked(cmd *cobra.Command, file string, s *storeFlags) (_ *backup.Local, err error) {
 	spool, err := e.spool(s)
 	if err != nil {
 		return nil, err
@@ -188,7 +194,12 @@ func (e *env) unpacked(ctx context.Context, file string, s *storeFlags) (*backup
 	if err != nil {
 		return nil, err
 	}
-	return backup.Fetch(ctx, backup.Origin{File: file, Identities: identities}, spool, 0)
+	o := origin{Origin: backup.Origin{Identities: identities}}
+	defer o.close()
+	if err = e.snapshotOf(cmd, &o.Origin, file, s, spool); err != nil {
+		return nil, err
+	}
+	return backup.Fetch(cmd.Context(), o.Origin, spool, 0)
 }
 
 func (e *env) printSnapshot(r *snapshotReport) {
@@ -231,7 +242,7 @@ func snapshotHashCommand(e *env) *cobra.Command {
 one. It is worth comparing with "etcdctl endpoint hashkv --rev REVISION" of a
 cluster that was compacted at the same revision.
 
-FILE may also be member/snap/db of a stopped member.`,
+FILE may also be member/snap/db of a stopped member, or the URL of an object.`,
 		Example: `  quorate snapshot hash playground.db
   quorate snapshot hash playground.db --rev 2 -o json`,
 		Args: argsBetween(1, 1, "FILE"),
@@ -242,7 +253,7 @@ FILE may also be member/snap/db of a stopped member.`,
 			if rev < 0 {
 				return usagef(cmd, "--rev is %d: give a revision above 0", rev)
 			}
-			return e.snapshotHash(cmd.Context(), args[0], rev, &s, output)
+			return e.snapshotHash(cmd, args[0], rev, &s, output)
 		},
 	}
 	cmd.Flags().Int64Var(&rev, "rev", 0, "up to this revision (default: the newest)")
@@ -251,13 +262,18 @@ FILE may also be member/snap/db of a stopped member.`,
 	return cmd
 }
 
-func (e *env) snapshotHash(ctx context.Context, file string, rev int64, s *storeFlags, form string) (err error) {
+func (e *env) snapshotHash(cmd *cobra.Command, file string, rev int64, s *storeFlags, form string) (err error) {
+	ctx := cmd.Context()
 	done := e.slowly("reading " + file)
 	defer done()
-	db, err := datadir.OpenDB(ctx, file)
+	var db *datadir.DB
+	stored := strings.Contains(file, schemeMark)
+	if !stored {
+		db, err = datadir.OpenDB(ctx, file)
+	}
 	switch {
-	case errors.Is(err, datadir.ErrNotDatabase):
-		local, unpackErr := e.unpacked(ctx, file, s)
+	case stored, errors.Is(err, datadir.ErrNotDatabase):
+		local, unpackErr := e.unpacked(cmd, file, s)
 		if unpackErr != nil {
 			return moreTelling(err, unpackErr)
 		}

@@ -15,7 +15,7 @@ import (
 // they would do. Plan --accept asks instead.
 var mutating = []string{
 	"quorate apply", "quorate backup copy", "quorate backup prune", "quorate backup put-back", "quorate backup run", "quorate backup verify", "quorate bench", "quorate bench clean", "quorate bench matrix", "quorate cert issue", "quorate chaos sweep", "quorate check clean", "quorate check run", "quorate delete", "quorate down", "quorate edit", "quorate host cordon",
-	"quorate host uncordon", "quorate import", "quorate label", "quorate release add", "quorate restart", "quorate restore", "quorate resume",
+	"quorate host uncordon", "quorate import", "quorate label", "quorate release add", "quorate restart", "quorate restore", "quorate restore cluster", "quorate resume",
 	"quorate server restore", "quorate server rotate-key", "quorate server token", "quorate suspend",
 }
 
@@ -169,7 +169,7 @@ func TestExitCodesAndTexts(t *testing.T) {
 		{"gett", exitUsage, `error: there is no command "quorate gett": did you mean get or cert or agent?`},
 		{"ge clusters", exitUsage, `there is no command "quorate ge"`},
 		{"get", exitUsage, "error: KIND is missing\n  see `quorate get --help`"},
-		{"get clusterz", exitUsage, `there is no kind "clusterz": use one of clusters, members, hosts, tasks, backuppolicies, backups, secrets`},
+		{"get clusterz", exitUsage, `there is no kind "clusterz": use one of clusters, members, hosts, tasks, backuppolicies, backups, restores, secrets`},
 		{"get clusters --nope", exitUsage, "unknown flag: --nope\n  see `quorate get --help`"},
 		{"get clusters -o xml", exitUsage, `--output is "xml": use one of table, wide`},
 		{"get clusters -o jsonpath=", exitUsage, "--output jsonpath= wants a template"},

@@ -20,7 +20,7 @@ func TestKindList(t *testing.T) {
 	for text, want := range map[string]string{
 		"clusters,members": "EtcdCluster EtcdMember",
 		"qem, cluster,qem": "EtcdMember EtcdCluster",
-		"ALL":              "EtcdCluster EtcdMember EtcdHost EtcdTask EtcdBackupPolicy EtcdBackup",
+		"ALL":              "EtcdCluster EtcdMember EtcdHost EtcdTask EtcdBackupPolicy EtcdBackup EtcdRestore",
 		"secrets":          "Secret",
 		"clusters,":        "",
 	} {

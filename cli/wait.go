@@ -166,6 +166,8 @@ func conditionsOf(obj v1alpha1.Object) []v1alpha1.Condition {
 		return o.Status.Conditions
 	case *v1alpha1.EtcdBackup:
 		return o.Status.Conditions
+	case *v1alpha1.EtcdRestore:
+		return o.Status.Conditions
 	}
 	return nil
 }
