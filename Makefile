@@ -74,7 +74,7 @@ check: ## All that must hold before a change lands: lint, fmt-check, generate-ch
 .PHONY: check-slow
 check-slow: $(GOTESTSUM) etcd-releases etcd-debian s3-server ## What takes too long for every change: fuzzing, older etcds, all tests three times shuffled, the console in a browser, prove-ground.
 	@$(MAKE) fuzz
-	@QUORATE_ETCD_RELEASES=$(CURDIR)/.cache/etcd $(TESTENV) $(GOTESTSUM) --format pkgname -- -run TestOlderEtcd -count 1 -timeout 20m ./test/e2e ./inspect
+	@QUORATE_ETCD_RELEASES=$(CURDIR)/.cache/etcd $(TESTENV) $(GOTESTSUM) --format pkgname -- -run TestOlderEtcd -count 1 -timeout 20m ./test/e2e ./inspect ./driver/host
 	@$(TESTENV) $(GOTESTSUM) --format pkgname -- $(RACE) -p $(P) -count 3 -shuffle on -timeout 60m $(PKG)
 	@$(MAKE) browser
 	@$(MAKE) prove-ground
