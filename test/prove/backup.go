@@ -23,6 +23,9 @@ func backups() []item {
 		{"big", "a database of over 2 GiB under a quota of 8 GiB: backed up, proven and restored", 20 * time.Minute, proveBig},
 		{"commands", "quorate backup and restore without a server, as a person uses them", 15 * time.Minute, proveBackupCommands},
 		{"policy", "policies on managed and imported clusters: scheduled, proven, pruned; imported ones only when that is allowed", 15 * time.Minute, proveBackupPolicy},
+		{"without-server", "quorate backup run -f policy.yaml without a server: scheduled, proven, pruned", 15 * time.Minute, proveBackupFile},
+		{"foreign", "snapshots of etcdctl, and full ones as etcd-backup-restore packs them, in files and in stores, are restore points", 15 * time.Minute, proveForeign},
+		{"restore-cluster", "EtcdRestore: a new cluster and in place, at the same addresses, over a stop of the server, from one of two stores while the other refuses; what can't be restored touches nothing; killed at each write", 20 * time.Minute, proveRestoreCluster},
 		{"sabotage", "each line above turns red when what it shows is broken", 60 * time.Minute, proveSabotage("backup", backupSabotages)},
 	}
 }
@@ -89,6 +92,45 @@ func proveBackupPolicy(ctx context.Context, e *env) (string, error) {
 	return e.tests(ctx, nil, "./test/e2e", "TestBackupPolicy", 1, "TestBackupPolicy")
 }
 
+func proveBackupFile(ctx context.Context, e *env) (string, error) {
+	seen, err := e.tests(ctx, nil, "./test/scripts", "TestScripts/policy", 2, "TestScripts/policy")
+	if err != nil {
+		return seen, err
+	}
+	more, err := e.tests(ctx, nil, "./app", "TestFollowBackupFile|TestProofGoesOn", 2, "TestFollowBackupFile", "TestProofGoesOn")
+	return seen + "; " + more, err
+}
+
+func proveForeign(ctx context.Context, e *env) (string, error) {
+	seen, err := e.tests(ctx, nil, "./backup", "TestForeign", 3)
+	if err != nil {
+		return seen, err
+	}
+	more, err := e.tests(ctx, nil, "./test/scripts", "TestScripts/foreign", 2, "TestScripts/foreign")
+	return seen + "; " + more, err
+}
+
+func proveRestoreCluster(ctx context.Context, e *env) (string, error) {
+	var all []string
+	for _, t := range []struct {
+		pkg, run string
+		least    int
+		names    []string
+	}{
+		{"./test/e2e", "TestRestore$|TestTwoStores", 2, []string{"TestRestore", "TestTwoStores"}},
+		{"./test/scripts", "TestScripts/restore-cluster", 2, []string{"TestScripts/restore-cluster"}},
+		{"./driver/host", "TestConformance/restore|TestConformanceWithTLS/restore|TestRestore", 8, []string{"TestConformance/restore", "TestRestoreKilled", "TestRestoreProcessKilled"}},
+		{"./fleet", "", 60, []string{"TestAnyHistoryConverges", "TestEveryCrashPoint"}},
+	} {
+		seen, err := e.tests(ctx, nil, t.pkg, t.run, t.least, t.names...)
+		all = append(all, t.pkg+": "+seen)
+		if err != nil {
+			return strings.Join(all, "; "), err
+		}
+	}
+	return strings.Join(all, "; "), nil
+}
+
 // backupSabotages has a change for each item of the backup list.
 var backupSabotages = []sabotage{
 	{"beside-backup", "backup/spool.go", "	n, err := s.file.Write(p)\n", "	n, err := s.file.Write(p)\n	_ = s.file.Sync()\n", "the spool is synced at every write"},
@@ -102,4 +144,7 @@ var backupSabotages = []sabotage{
 	{"big", "backup/stream.go", "func (c *counter) Write(p []byte) (int, error) {\n", "var hog []byte\n\nfunc (c *counter) Write(p []byte) (int, error) {\n	hog = append(hog, p...)\n", "the backup is held in memory"},
 	{"commands", "backup/putback.go", "	return PutBack\n}", "	return RefusedLease\n}", "nothing is put back"},
 	{"policy", "fleet/backupaccess.go", "	case !c.Allows(v1alpha1.MaintainBackup):\n", "	case c.DeletionTimestamp != nil && !c.Allows(v1alpha1.MaintainBackup):\n", "clusters of others are backed up without being asked"},
+	{"without-server", "app/backups.go", "points.PruneOptions{DryRun: o.DryRun, ", "points.PruneOptions{DryRun: true, ", "nothing is ever pruned"},
+	{"foreign", "backup/foreign.go", "	return isBolt(begin[:n]) || ", "	return ", "what is packed with lzw is not read"},
+	{"restore-cluster", "fleet/planrestore.go", "	if len(waiting) > 0 {\n		hold(p, HeldRestore", "	if len(waiting) > 9 {\n		hold(p, HeldRestore", "members are started before all have their data"},
 }

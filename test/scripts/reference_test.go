@@ -39,14 +39,22 @@ var notRun = map[string]string{
 	"quorate bench -c playground --from db1,db2 --rate 20000": "names machines; the tests of --from drive a load from agents",
 
 	"quorate backup run --endpoints https://10.0.0.1:2379 --cacert ca.crt --cert client.crt --key client.key --name prod --to s3://backups/etcd?region=eu-west-1 --to s3://backups-far/etcd?region=us-east-1 --encrypt-to age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p --identity-file backup.key": "names a machine and stores of Amazon; backup.txtar encrypts, and backs up into two directories",
+	"quorate backup run -f policy.yaml --once --endpoints http://127.0.0.1:2379 --name prod -o json":                "asks whatever has etcd's usual port; policy.txtar names a cluster of its own",
 	"quorate backup list s3://backups/etcd?region=eu-west-1":                                                        "names a store of Amazon; backup.txtar lists a directory",
 	"quorate backup copy ./backups s3://backups/etcd?region=eu-west-1 --all --dry-run":                              "names a store of Amazon; backup.txtar copies to a directory",
 	"quorate backup prune s3://backups/etcd?region=eu-west-1 --name default/prod --keep-daily 30 --keep-monthly 12": "names a store of Amazon; backup.txtar prunes a directory",
+
+	"quorate restore --snapshot s3://backups/shoot/v2/Full-00000000-00012345-1700000000.gz?region=eu-west-1 --to-dir ./from-object":                                                                                                       "names a store of Amazon; foreign.txtar restores such an object from a directory",
 	"quorate restore s3://backups/etcd?region=eu-west-1 latest-proven --name default/prod --initial-cluster a=https://10.0.0.1:2380,b=https://10.0.0.2:2380,c=https://10.0.0.3:2380 --member a=/var/lib/etcd --token restored-2026-11-21": "names a store of Amazon; backup.txtar restores from a directory",
 
-	"quorate import orders --endpoints http://10.0.0.1:2379":                                                          "names a machine; import.txtar imports from this one",
-	"quorate import orders --endpoints https://10.0.0.1:2379 --cacert ca.crt --cert client.crt --key client.key":      "names a machine; import.txtar imports from this one",
-	"quorate import orders --endpoints https://10.0.0.1:2379 --cacert ca.crt --user quorate --password-file password": "names a machine; the tests of test/e2e import with users",
+	"quorate restore cluster prod-then --policy nightly --of prod --point latest --not-after 2026-11-21T03:00:00Z":                                "names a time; restore-cluster.txtar names another, of which there is nothing",
+	"quorate restore cluster prod --store s3://backups/etcd?region=eu-west-1 --credentials-secret backup-store --of default/prod --version 3.7.3": "names a store of Amazon; restore-cluster.txtar restores from a directory alone",
+	"quorate restore cluster shoot --store s3://backups/shoot?region=eu-west-1 --object v2/Full-00000000-00012345-1700000000.gz --version 3.7.3":  "names a store of Amazon; restore-cluster.txtar restores such an object from a directory",
+
+	"quorate import orders --endpoints http://10.0.0.1:2379":                                                                       "names a machine; import.txtar imports from this one",
+	"quorate import orders --endpoints https://10.0.0.1:2379 --cacert ca.crt --cert client.crt --key client.key":                   "names a machine; import.txtar imports from this one",
+	"quorate import orders --endpoints https://10.0.0.1:2379 --cacert ca.crt --cert client.crt --key client.key --maintain Backup": "names a machine; import.txtar imports from this one",
+	"quorate import orders --endpoints https://10.0.0.1:2379 --cacert ca.crt --user quorate --password-file password":              "names a machine; the tests of test/e2e import with users",
 }
 
 // TestReferenceRuns: every example of the reference stands in a script, or on the list
