@@ -30,7 +30,7 @@ const (
 	// spoolFloor is what stays free on the spool's disk unless asked otherwise.
 	spoolFloor = 256 << 20
 	// spoolBuffer is what is written to the spool at once.
-	spoolBuffer = 256 << 10
+	spoolBuffer = 64 << 10
 	packedFile  = "packed"
 )
 

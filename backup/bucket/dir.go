@@ -107,7 +107,7 @@ func (d *dir) fill(ctx context.Context, name string, body *source, o PutOptions)
 	if err != nil {
 		return nil, "", err
 	}
-	if _, err = io.CopyBuffer(struct{ io.Writer }{f}, LimitReader(ctx, body, d.s.upload), make([]byte, 256<<10)); err != nil {
+	if _, err = io.CopyBuffer(struct{ io.Writer }{f}, LimitReader(ctx, body, d.s.upload), make([]byte, 64<<10)); err != nil {
 		return nil, "", errors.Join(err, f.Close(), d.root.Remove(tmp))
 	}
 	return f, tmp, nil

@@ -33,11 +33,18 @@ func backups() []item {
 // told is what a test logs of its figures.
 var told = regexp.MustCompile(`(?m)^\s+\w+_test\.go:\d+: (.*(?:backups up to revision|stored as).*)$`)
 
+// complained is what a test says, whatever its etcds logged.
+var complained = regexp.MustCompile(`(?m)^\s+\w+_test\.go:\d+: .{1,400}`)
+
 // figures runs one test verbosely, and returns what it has measured.
 func (e *env) figures(ctx context.Context, more []string, pkg, test string) (string, error) {
 	out, err := output(command(ctx, e.repo, more, "go", "test", pkg, "-run", "^"+test+"$", "-count=1", "-v", "-timeout=19m"))
 	found := told.FindStringSubmatch(out)
 	if found == nil || strings.Contains(out, "--- SKIP") {
+		// The logs of etcds stand behind what went wrong.
+		if said := complained.FindAllString(out, 5); said != nil {
+			out = strings.Join(said, "\n")
+		}
 		return tail(out, 700), errors.Join(err, errors.New("it did not say what it measured"))
 	}
 	return found[1], err
