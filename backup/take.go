@@ -16,6 +16,7 @@ import (
 	"github.com/quorate/quorate/backup/catalog"
 	"github.com/quorate/quorate/datadir"
 	"github.com/quorate/quorate/etcd"
+	"github.com/quorate/quorate/internal/backoff"
 	"github.com/quorate/quorate/internal/version"
 )
 
@@ -23,6 +24,10 @@ const (
 	// catchUpTime is how long a member gets to apply what the leader has applied.
 	catchUpTime  = 5 * time.Second
 	catchUpPause = 20 * time.Millisecond
+	// electionWait is how long a cluster may be without a leader, and electionLook how
+	// often it is looked at meanwhile.
+	electionWait = 10 * time.Second
+	electionLook = 250 * time.Millisecond
 )
 
 // maxTries is how many members are asked before a backup is given up.
@@ -148,6 +153,18 @@ func (o *TakeOptions) check() error {
 	return nil
 }
 
+// choose finds the members to read, best first. An election takes a second or two, during
+// which nobody leads: that is waited out.
+func (o *TakeOptions) choose(ctx context.Context, surveyor *etcd.Surveyor) (etcd.Survey, []Source, error) {
+	for began := time.Now(); ; {
+		survey := surveyor.Survey(ctx, o.ClusterID)
+		sources, err := Choose(&survey, o.Wanted)
+		if !errors.Is(err, ErrNoLeader) || time.Since(began) > electionWait || backoff.Sleep(ctx, electionLook) != nil {
+			return survey, sources, err
+		}
+	}
+}
+
 // Take backs a cluster up into every destination. Where only some have it, Taken says
 // which, beside an error that wraps ErrDestinations. What a destination holds counts
 // as a backup only from when its manifest was written, which is the last thing.
@@ -161,8 +178,7 @@ func Take(ctx context.Context, o TakeOptions) (*Taken, error) {
 	taken := &Taken{}
 	o.Progress(Progress{Stage: StageChoose})
 	for {
-		survey := surveyor.Survey(ctx, o.ClusterID)
-		sources, err := Choose(&survey, o.Wanted)
+		survey, sources, err := o.choose(ctx, surveyor)
 		if err != nil {
 			return nil, fmt.Errorf("back up %s: %w", o.Cluster, joinPassed(err, taken.Passed))
 		}

@@ -126,3 +126,28 @@ func TestUserWithoutRoot(t *testing.T) {
 		t.Errorf("it left %d entries", len(left))
 	}
 }
+
+// TestElection begins a backup at the moment at which the leader dies: it waits for the
+// next one.
+func TestElection(t *testing.T) {
+	t.Parallel()
+	l := etcdlab.New(t, etcdlab.Options{Members: 3}).Ready()
+	fill(t, l.Members[0].Dial(), 10)
+	o := options(t, l, directory(t))
+	s, err := l.Members[0].Dial().Status(t.Context(), l.Members[0].Client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range l.Members {
+		own, err := m.Dial().Status(t.Context(), m.Client)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if own.Header.MemberId == s.Leader {
+			m.Kill()
+		}
+	}
+	if taken := take(t, o); taken.Source.Role != backup.RoleFollower && taken.Source.Role != backup.RoleLeader {
+		t.Errorf("taken from a %s: %s", taken.Source.Role, taken.Source.Why)
+	}
+}
