@@ -285,13 +285,17 @@ func (c *RestoreController) settle(r *v1alpha1.EtcdRestore, s *State, found *fou
 		st.LostRevisions = max(st.LastRevision-found.Revision, 0)
 	}
 	if b := r.Spec.BumpRevision; b != nil {
-		if st.LastRevision > found.Revision+*b {
+		if seen := max(st.LastRevision, found.remembered); seen > found.Revision+*b {
 			return refusedf("bumpRevision %d leads to revision %d, and clients have seen up to %d: give at least %d, or leave it out",
-				*b, found.Revision+*b, st.LastRevision, st.LastRevision-found.Revision)
+				*b, found.Revision+*b, seen, seen-found.Revision)
 		}
 		st.BumpRevision, st.BumpReason = *b, "as spec.bumpRevision says"
 	} else {
 		st.BumpRevision, st.BumpReason = c.opts.Restores.Bump(found.Revision, st.LastRevision)
+		if beyond := found.remembered - found.Revision; st.LastRevision == 0 && beyond > 0 {
+			st.BumpRevision += beyond
+			st.BumpReason += fmt.Sprintf("; records tell of revision %d, and nobody of how many came after it", found.remembered)
+		}
 	}
 	st.Revision = found.Revision + st.BumpRevision
 	st.Token = restoreToken(s.Cluster, r)

@@ -537,3 +537,47 @@ func TestOpenForMember(t *testing.T) {
 		t.Errorf("after the restore: %v", err)
 	}
 }
+
+// TestRememberedRevision: where no member answers, what earlier restores and backups tell
+// is the least that clients have seen, and the revision moves on from there.
+func TestRememberedRevision(t *testing.T) {
+	for name, remember := range map[string]func(w *world){
+		"by a restore": func(w *world) {
+			w.restore("earlier", true)
+			began := v1alpha1.Now()
+			w.setRestore("earlier", func(st *v1alpha1.EtcdRestoreStatus) {
+				st.Phase, st.StartedAt, st.Revision = v1alpha1.RestoreCompleted, &began, 5_000_000_000
+			})
+		},
+		"by a backup": func(w *world) {
+			b := &v1alpha1.EtcdBackup{Spec: v1alpha1.EtcdBackupSpec{ClusterName: "c"}}
+			b.Namespace, b.Name = "default", "late"
+			w.must(w.store.Create(context.Background(), b))
+			b.Status.Revision = 5_000_000_000
+			w.must(w.store.UpdateStatus(context.Background(), b))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(3, 3)
+			w.settle()
+			w.edit(func(s *v1alpha1.EtcdClusterSpec) { s.Suspended = true })
+			w.settle()
+			remember(w)
+			w.restore("undo", true)
+			w.restoreOne("undo")
+			st := w.listRestores()[len(w.listRestores())-1].Status
+			if st.Phase != v1alpha1.RestoreRunning || st.LastRevision != 0 || st.Revision <= 5_000_000_000 || !strings.Contains(st.BumpReason, "records tell of revision 5000000000") {
+				t.Errorf("the restore is %s: %s; from revision %d on, since %s", st.Phase, st.Message, st.Revision, st.BumpReason)
+			}
+			w.restore("short", true, func(s *v1alpha1.EtcdRestoreSpec) { s.BumpRevision = new(int64(1000)) })
+			w.dropRestore("undo")
+			w.restoreOne("short")
+			for _, r := range w.listRestores() {
+				if r.Name == "short" && (r.Status.Phase != v1alpha1.RestoreFailed || !strings.Contains(r.Status.Message, "clients have seen up to 5000000000")) {
+					t.Errorf("a bump that is too short: %s: %s", r.Status.Phase, r.Status.Message)
+				}
+			}
+			w.fail(t)
+		})
+	}
+}

@@ -52,6 +52,9 @@ type foundBackup struct {
 	BackupFound
 
 	trial BackupTrial
+	// remembered is the newest revision that the cluster is known to have had, whether or
+	// not a member answers.
+	remembered int64
 	// without are the stores that could not be asked, or don't have it, each with the cause.
 	without []string
 }
@@ -79,7 +82,33 @@ func (c *RestoreController) find(ctx context.Context, r *v1alpha1.EtcdRestore, t
 		return foundBackup{}, &restoreWrong{problem{reasonNoBackup, clip(strings.Join(failed, "; "))}, final}, nil
 	}
 	best.without = failed
-	return *best, nil, nil
+	best.remembered, err = c.remembered(ctx, r)
+	return *best, nil, err
+}
+
+// remembered is the newest revision of the cluster that records tell of: an earlier
+// restore, which moved it on, or a backup. 0 where there are none. Members that don't
+// answer may have gone any way beyond it.
+func (c *RestoreController) remembered(ctx context.Context, r *v1alpha1.EtcdRestore) (newest int64, err error) {
+	for _, kind := range []v1alpha1.Kind{v1alpha1.KindRestore, v1alpha1.KindBackup} {
+		objects, err := c.opts.Store.List(ctx, kind, store.ListOptions{Namespace: r.Namespace})
+		if err != nil {
+			return 0, err
+		}
+		for _, o := range objects {
+			switch o := o.(type) {
+			case *v1alpha1.EtcdRestore:
+				if o.Spec.ClusterName == r.Spec.ClusterName && o.UID != r.UID && o.Status.StartedAt != nil {
+					newest = max(newest, o.Status.Revision)
+				}
+			case *v1alpha1.EtcdBackup:
+				if o.Spec.ClusterName == r.Spec.ClusterName {
+					newest = max(newest, o.Status.Revision)
+				}
+			}
+		}
+	}
+	return newest, nil
 }
 
 // ask asks all stores at once. Once one has answered, the others have storePatience left:
