@@ -129,7 +129,7 @@ func (d *diagnosis) ofAnswer(err error) *Fault {
 			"put the right username and password in place")
 	case errors.Is(err, ErrNoAuth):
 		return d.fault(FaultNoAuth, "authentication is off, so nobody can log in", "leave username and password out")
-	case errors.Is(err, ErrDenied):
+	case errors.Is(err, ErrDenied), errors.Is(err, ErrNoUser):
 		return d.fault(FaultDenied, "the user may not ask for the cluster's status",
 			"let the user read it; etcd itself wants no role for that, so look at what stands in front of etcd")
 	case errors.Is(err, ErrNoLeader):

@@ -23,6 +23,8 @@ var (
 	ErrTokenRefused = errors.New("etcd does not take this login any more")
 	// ErrNoAuth: authentication is off, so nobody can log in.
 	ErrNoAuth = errors.New("authentication is off in this cluster")
+	// ErrNoUser: authentication is on, and the client certificate names no user.
+	ErrNoUser = errors.New("etcd has no user of the client certificate's name")
 	// ErrDenied: the user may not do this.
 	ErrDenied = errors.New("permission denied")
 	// ErrCompacted: the history of that revision was compacted away.
@@ -132,6 +134,8 @@ func (o *Observer) failed(what string, err error) error {
 		{rpctypes.ErrAuthOldRevision, ErrTokenRefused},
 		{rpctypes.ErrAuthNotEnabled, ErrNoAuth},
 		{rpctypes.ErrPermissionDenied, ErrDenied},
+		// A certificate's name stands for a user.
+		{rpctypes.ErrUserNotFound, ErrNoUser},
 		{rpctypes.ErrCompacted, ErrCompacted},
 		{rpctypes.ErrNoLeader, ErrNoLeader},
 		{rpctypes.Error(rpctypes.ErrGRPCNotSupportedForLearner), ErrLearner},

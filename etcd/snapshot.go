@@ -1,7 +1,9 @@
 package etcd
 
 import (
+	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -74,11 +76,29 @@ func (s *Surveyor) Snapshot(ctx context.Context, endpoint string, w io.Writer) (
 	}
 	defer func() { err = errors.Join(err, o.Close()) }()
 	o.UseToken(token)
-	if err = o.Snapshot(ctx, w); errors.Is(err, ErrDenied) && s.access.Username != "" {
+	err = o.Snapshot(ctx, w)
+	user := cmp.Or(s.access.Username, certified(s.access.TLS))
+	switch {
+	case errors.Is(err, ErrNoUser):
+		err = fmt.Errorf("%w: authentication is on, and etcd takes snapshots for users with the role root alone: `etcdctl user add %s --no-password` and `etcdctl user grant-role %s root` make the certificate one of theirs",
+			err, user, user)
+	case errors.Is(err, ErrDenied) && user != "":
 		err = fmt.Errorf("%w: user %s may not take a snapshot, for which etcd wants the role root: grant it with `etcdctl user grant-role %s root`, or name a user who has it",
-			err, s.access.Username, s.access.Username)
+			err, user, user)
 	}
 	return err
+}
+
+// certified is the name in the client certificate; empty where there is none.
+func certified(config *tls.Config) string {
+	if config == nil || len(config.Certificates) == 0 {
+		return ""
+	}
+	leaf := config.Certificates[0].Leaf
+	if leaf == nil {
+		return ""
+	}
+	return leaf.Subject.CommonName
 }
 
 // streamCodec is gRPC's own, save for the parts of a snapshot, whose bytes stay where

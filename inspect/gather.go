@@ -352,5 +352,5 @@ func certificatesIn(text []byte) []Certificate {
 // readable tells whether a failed read was still answered: the cluster served it,
 // and then did not give what was read.
 func readable(err error) bool {
-	return err == nil || errors.Is(err, etcd.ErrDenied) || errors.Is(err, etcd.ErrLoginWanted)
+	return err == nil || errors.Is(err, etcd.ErrDenied) || errors.Is(err, etcd.ErrNoUser) || errors.Is(err, etcd.ErrLoginWanted)
 }

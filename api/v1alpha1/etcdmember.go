@@ -153,12 +153,14 @@ type Bootstrap struct {
 	// +listType=map
 	// +listMapKey=name
 	InitialCluster []Peer `json:"initialCluster"`
-	// BumpRevision is added to the revision of what is restored, and DisarmCorrupt removes
-	// a CORRUPT alarm from it.
+	// BumpRevision is added to the revision of what is restored.
 	//
 	// +optional
-	BumpRevision  int64 `json:"bumpRevision,omitempty"`
-	DisarmCorrupt bool  `json:"disarmCorrupt,omitempty"`
+	BumpRevision int64 `json:"bumpRevision,omitempty"`
+	// DisarmCorrupt removes a CORRUPT alarm from what is restored.
+	//
+	// +optional
+	DisarmCorrupt bool `json:"disarmCorrupt,omitempty"`
 }
 
 // Peer is a member as its peers know it.

@@ -236,3 +236,56 @@ func (u *upped) inPlace(dir string, old *v1alpha1.EtcdCluster, before map[string
 		}
 	}
 }
+
+// TestAuthIsOn: where users are asked for, a backup says which one it needs, and a restore
+// in place keeps them.
+func TestAuthIsOn(t *testing.T) {
+	vault := filepath.Join(t.TempDir(), "vault")
+	must(t, os.Mkdir(vault, 0o700))
+	u := bringUp(t, t.TempDir())
+	c := u.etcd("playground")
+	_, err := c.Put(t.Context(), "/a", "b")
+	must(t, err)
+	// The test's own certificate is of a user with all rights, and the server's is not yet.
+	for _, name := range []string{"root", "test"} {
+		_, err = c.UserAddWithOptions(t.Context(), name, "", &clientv3.UserAddOptions{NoPassword: true})
+		must(t, err)
+		_, err = c.UserGrantRole(t.Context(), name, "root")
+		must(t, err)
+	}
+	_, err = c.AuthEnable(t.Context())
+	must(t, err)
+	where := "destinations: [{name: vault, url: 'file://" + vault + "'}]"
+	must(t, u.apply(backupOf("no-user", "playground", where)))
+	if st := u.awaitBackup("no-user"); st.Phase != v1alpha1.BackupFailed || !strings.Contains(st.Message, "`etcdctl user add quorate-server --no-password`") {
+		t.Errorf("without a user it is %s: %s", st.Phase, st.Message)
+	}
+	_, err = c.UserAddWithOptions(t.Context(), "quorate-server", "", &clientv3.UserAddOptions{NoPassword: true})
+	must(t, err)
+	must(t, u.apply(backupOf("no-role", "playground", where)))
+	if st := u.awaitBackup("no-role"); st.Phase != v1alpha1.BackupFailed || !strings.Contains(st.Message, "`etcdctl user grant-role quorate-server root`") {
+		t.Errorf("without the role it is %s: %s", st.Phase, st.Message)
+	}
+	_, err = c.UserGrantRole(t.Context(), "quorate-server", "root")
+	must(t, err)
+	must(t, u.apply(backupOf("allowed", "playground", where)))
+	if st := u.awaitBackup("allowed"); st.Phase != v1alpha1.BackupVerified {
+		t.Fatalf("with user and role it is %s: %s", st.Phase, st.Message)
+	}
+	must(t, u.apply(restoreOf("back", "playground", "inPlace: true, source: {backupName: allowed}")))
+	if st := u.awaitRestore("back"); st.Phase != v1alpha1.RestoreCompleted {
+		t.Fatalf("the restore is %s: %s", st.Phase, st.Message)
+	}
+	again := u.etcd("playground")
+	r, err := again.Get(t.Context(), "/a")
+	must(t, err)
+	users, err := again.UserList(t.Context())
+	must(t, err)
+	if len(r.Kvs) != 1 || len(users.Users) != 3 {
+		t.Errorf("the restored cluster has %v and the users %v", r.Kvs, users.Users)
+	}
+	must(t, u.apply(backupOf("after", "playground", where)))
+	if st := u.awaitBackup("after"); st.Phase != v1alpha1.BackupVerified {
+		t.Errorf("after the restore it is %s: %s", st.Phase, st.Message)
+	}
+}
