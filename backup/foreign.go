@@ -15,6 +15,8 @@ import (
 
 	"filippo.io/age"
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/quorate/quorate/datadir"
 )
 
 // ErrDelta says that a file or an object holds changes only.
@@ -42,6 +44,11 @@ const (
 	// Bbolt's mark stands behind the header of the first page.
 	boltMarkAt = 16
 	boltMark   = 0xED0CDAED
+
+	// Its pages have so many bytes, and metaBytes hold the marks of both meta pages.
+	minPage   = 512
+	maxPage   = 1 << 20
+	metaBytes = maxPage + boltMarkAt + 4
 )
 
 // foreign is a snapshot that others stored, unpacked. Its end is believed only where what
@@ -85,13 +92,28 @@ func openForeign(stored io.ReadCloser, identities []age.Identity) (_ *foreign, p
 		return f, true, f.blame(err)
 	}
 	packed = packed || !plain
-	whole := bufio.NewReaderSize(f.Reader, sniffBytes)
+	whole := bufio.NewReaderSize(f.Reader, metaBytes)
 	f.Reader = whole
 	// An error comes again with the first read.
-	if head, _ = whole.Peek(len(beginsDelta)); bytes.Equal(head, beginsDelta) {
+	head, _ = whole.Peek(metaBytes)
+	switch {
+	case bytes.HasPrefix(head, beginsDelta):
 		return f, packed, ErrDelta
+	case len(head) == metaBytes && !hasMeta(head):
+		return f, packed, fmt.Errorf("%w; name a snapshot that etcdctl or Quorate has saved", datadir.ErrNotDatabase)
 	}
 	return f, packed, nil
+}
+
+// hasMeta says whether one of the two meta pages can be there: the second one stands
+// after one page of unknown size. What has none is refused before it is written to a
+// disk, since little that is packed can be much that is not.
+func hasMeta(head []byte) bool {
+	found := isBolt(head)
+	for size := minPage; !found && size <= maxPage; size *= 2 {
+		found = isBolt(head[size:])
+	}
+	return found
 }
 
 // peek is how r begins; what is shorter gives less.

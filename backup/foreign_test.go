@@ -229,6 +229,9 @@ func TestForeignRefused(t *testing.T) {
 			try(t, base+"-delta", packed(t, delta, with), backup.ErrDelta)
 			try(t, strings.Replace(base, "Full-", "Incr-", 1), whole, backup.ErrDelta)
 			try(t, base+"-other", packed(t, bytes.Repeat([]byte("xhello"), 2000), with), datadir.ErrNotDatabase)
+			// Little that unpacks to much is refused by how it begins: its end is not asked for.
+			much := packed(t, make([]byte, 16<<20), with)
+			try(t, base+"-bomb", much[:len(much)/2], datadir.ErrNotDatabase)
 		})
 	}
 	// Zeros are no database, and begin as what is packed with lzw does.

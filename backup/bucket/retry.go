@@ -133,7 +133,9 @@ func (s *session) judge(err error) verdict {
 		if skew := s.skew.last(); skew.Abs() > maxSkew || errors.Is(v.kind, ErrClockSkew) {
 			return verdict{kind: ErrClockSkew, skew: skew, hint: "set this machine's clock, for example with NTP"}
 		}
-		v.hint = strings.TrimPrefix(v.hint+"; asked as "+s.identity, "; ")
+		if s.identity != "" { // a directory has none
+			v.hint = strings.TrimPrefix(v.hint+"; asked as "+s.identity, "; ")
+		}
 	}
 	return v
 }
