@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -51,6 +52,12 @@ func (b *backups) find(ctx context.Context, o fleet.BackupSought, in bucket.Buck
 		return f, err
 	}
 	entry, err := backup.Pick(&points.Catalog{Entries: entries}, o.Point, o.NotAfter)
+	if errors.Is(err, backup.ErrAmbiguous) && o.Prefer != 0 && (o.Point == backup.Latest || o.Point == backup.LatestProven) {
+		now := slices.DeleteFunc(slices.Clone(entries), func(e points.Entry) bool { return etcd.ID(e.Ref.ClusterID) != o.Prefer })
+		if preferred, pickErr := backup.Pick(&points.Catalog{Entries: now}, o.Point, o.NotAfter); pickErr == nil {
+			entry, err = preferred, nil
+		}
+	}
 	switch {
 	case errors.Is(err, backup.ErrUnread):
 		return f, err

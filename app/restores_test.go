@@ -221,6 +221,7 @@ func TestRestoresOfSeveralClusters(t *testing.T) {
 	a := &adapter{t, testBackups(t), s, fleet.BackupsOf{Namespace: "default", Cluster: "prod"}}
 	for _, which := range []string{"0000000000000001, epoch 1: 3 backups", "0000000000000002, epoch 1: 1 backup", "; say source.clusterID"} {
 		a.refused("two clusters of the name", which, true, func(*fleet.BackupSought) {})
+		a.refused("two clusters of the name, and none of the cluster as it is now", which, true, func(o *fleet.BackupSought) { o.Prefer = 7 })
 	}
 	for want, change := range map[string]func(o *fleet.BackupSought){
 		"0000000c": func(o *fleet.BackupSought) { o.ClusterID = 1 },
@@ -228,7 +229,7 @@ func TestRestoresOfSeveralClusters(t *testing.T) {
 		"0000000a": func(o *fleet.BackupSought) {
 			o.ClusterID, o.NotAfter = 1, time.Now().Add(-49*time.Hour-30*time.Minute)
 		},
-		"00000005": func(o *fleet.BackupSought) { o.Point = "00000005" },
+		"00000005": func(o *fleet.BackupSought) { o.Prefer, o.Point = 2, v1alpha1.PointLatest },
 		"00000006": func(o *fleet.BackupSought) { o.Cluster = "other" },
 	} {
 		if f, err := a.find(change); err != nil || !strings.HasSuffix(f.PointID, want) {

@@ -221,9 +221,9 @@ func (e *env) readFile(ctx context.Context, path string) ([]schema.Document, err
 	name := path
 	if path == "-" {
 		name = "standard input"
-		data, err = io.ReadAll(e.In)
+		data, err = readObjects(e.In)
 	} else {
-		data, err = os.ReadFile(path) //nolint:gosec // the file that a person named
+		data, err = readObjectFile(path)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", name, err)
@@ -236,6 +236,27 @@ func (e *env) readFile(ctx context.Context, path string) ([]schema.Document, err
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	return docs, nil
+}
+
+// maxObjects bounds what is read as objects: a device, or a backup named by mistake, would
+// fill the memory.
+const maxObjects = 64 << 20
+
+func readObjectFile(path string) (data []byte, err error) {
+	f, err := os.Open(path) //nolint:gosec // the file that a person named
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }() // it was only read
+	return readObjects(f)
+}
+
+func readObjects(in io.Reader) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(in, maxObjects+1))
+	if len(data) > maxObjects {
+		return nil, fmt.Errorf("it has more than %d MiB, which no objects have: name the file with the objects: %w", maxObjects>>20, store.ErrInvalid)
+	}
+	return data, err
 }
 
 // fileError puts the file before each thing that is wrong in it.

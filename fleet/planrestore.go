@@ -70,7 +70,12 @@ func (s *State) undecided() string {
 		case why == "":
 			why = fmt.Sprintf("EtcdRestore %s does not say inPlace", s.Restore.Name)
 		}
-		return fmt.Sprintf("%s has the data of %s, and the cluster names another: %s", m.Name, orElse(m.Spec.RestoreName, "no restore"), why)
+		back := "take spec.restoreName away"
+		if m.Spec.RestoreName != "" {
+			back = "set spec.restoreName back to " + m.Spec.RestoreName
+		}
+		return fmt.Sprintf("%s has the data of %s, and the cluster names another: %s; to go on with the members as they are, %s (`quorate edit`)",
+			m.Name, orElse(m.Spec.RestoreName, "no restore"), why, back)
 	}
 	return ""
 }

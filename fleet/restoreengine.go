@@ -4,6 +4,8 @@ import (
 	"context"
 	"io"
 	"time"
+
+	"github.com/quorate/quorate/etcd"
 )
 
 // Restores finds backups and reads them. The same engine implements Backups.
@@ -27,7 +29,10 @@ type BackupSought struct {
 	// BackupsOf; ClusterID 0 takes that of the only one there was.
 	BackupsOf
 
-	Store BackupStore
+	// Prefer is the cluster as it is now: where a point is not named by its ID, and several
+	// clusters had the name, its backups are meant.
+	Prefer etcd.ID
+	Store  BackupStore
 	// Point is an ID, v1alpha1.PointLatest or v1alpha1.PointLatestProven.
 	Point string
 	// NotAfter leaves out what was begun later; zero leaves out nothing.

@@ -201,6 +201,9 @@ func (c *RestoreController) seek(ctx context.Context, r *v1alpha1.EtcdRestore) (
 			s.what.Namespace, s.what.Cluster = namespace, name
 		}
 	}
+	if s.what.Prefer, err = c.present(ctx, r); err != nil {
+		return s, nil, err
+	}
 	if s.what.ClusterID, err = etcd.ParseID(src.ClusterID); err != nil {
 		return s, refusedf("source.clusterID %q is not hexadecimal", src.ClusterID), nil //nolint:nilerr // it is told
 	}
@@ -233,6 +236,24 @@ func (c *RestoreController) seek(ctx context.Context, r *v1alpha1.EtcdRestore) (
 	}
 	s.what.Identity, problem, err = c.opts.Settings.identity(ctx, r.Namespace, encryption)
 	return s, wrongly(problem), err
+}
+
+// present is the ID that the cluster has now, where it is that one which is restored in
+// place; else 0.
+func (c *RestoreController) present(ctx context.Context, r *v1alpha1.EtcdRestore) (etcd.ID, error) {
+	of := r.Spec.Source.ClusterName
+	if !r.Spec.InPlace || of != "" && of != r.Spec.ClusterName && of != r.Namespace+"/"+r.Spec.ClusterName {
+		return 0, nil
+	}
+	cluster := &v1alpha1.EtcdCluster{}
+	err := c.opts.Store.Get(ctx, store.Key{Namespace: r.Namespace, Name: r.Spec.ClusterName}, cluster)
+	if errors.Is(err, store.ErrNotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	return etcd.ParseID(cluster.Status.ClusterID)
 }
 
 // seekRecord takes what an EtcdBackup says of the backup.
