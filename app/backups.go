@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -19,6 +18,7 @@ import (
 	"github.com/quorate/quorate/backup"
 	"github.com/quorate/quorate/backup/bucket"
 	points "github.com/quorate/quorate/backup/catalog"
+	"github.com/quorate/quorate/etcd"
 	"github.com/quorate/quorate/fleet"
 	"github.com/quorate/quorate/internal/version"
 	"github.com/quorate/quorate/release"
@@ -219,12 +219,12 @@ func (b *backups) proveIn(ctx context.Context, o fleet.BackupTrial, in bucket.Bu
 	case entries[i].Point == nil:
 		return v, fmt.Errorf("%s: it has no manifest that can be read: %w", o.PointID, errors.Join(entries[i].Err, backup.ErrUnproven))
 	}
-	etcd, err := b.etcdFor(ctx, entries[i].Point.EtcdVersion)
+	command, err := b.etcdFor(ctx, entries[i].Point.EtcdVersion)
 	if err != nil {
 		return v, err
 	}
 	proof, err := backup.Prove(ctx, &entries[i], backup.ProveOptions{
-		Bucket: in, Identities: keys, ScratchDir: b.scratch, Etcd: etcd, Progress: inWords(o.Progress), Logger: b.log,
+		Bucket: in, Identities: keys, ScratchDir: b.scratch, Etcd: command, Progress: inWords(o.Progress), Logger: b.log,
 	})
 	if errors.Is(err, backup.ErrNoIdentity) {
 		err = fmt.Errorf("%w: %w", fleet.ErrHopeless, err)
@@ -270,18 +270,7 @@ func (b *backups) etcdFor(ctx context.Context, wanted string) (backup.EtcdComman
 
 // provable reports whether the linked etcd serves data of that version.
 func provable(v string) bool {
-	minor := func(v string) int {
-		parts := strings.Split(v, ".")
-		if len(parts) < 3 || parts[0] != "3" {
-			return -1
-		}
-		n, err := strconv.Atoi(parts[1])
-		if err != nil {
-			return -1
-		}
-		return n
-	}
-	return minor(v) >= oldestProvable && minor(v) <= minor(version.Etcd())
+	return etcd.Minor(v) >= oldestProvable && etcd.Minor(v) <= etcd.Minor(version.Etcd())
 }
 
 // entries of a cluster in a store.

@@ -8,7 +8,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/quorate/quorate/api/v1alpha1"
-	"github.com/quorate/quorate/store"
 )
 
 // completeTime bounds what a press of the tab key waits for.
@@ -70,16 +69,7 @@ func (e *env) completeClusterFlag(cmd *cobra.Command, _ []string, _ string) ([]s
 
 // names asks the server; nothing is offered when it does not answer soon.
 func (e *env) names(ctx context.Context, kind v1alpha1.Kind, but []string) []string {
-	c, err := e.connect()
-	if err != nil || ctx == nil {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, completeTime)
-	defer cancel()
-	objs, err := c.List(ctx, kind, store.ListOptions{Namespace: e.listNamespace(kind, false)})
-	if err != nil {
-		return nil
-	}
+	objs := e.glanceAt(ctx, kind)
 	names := make([]string, 0, len(objs))
 	for _, o := range objs {
 		if !slices.Contains(but, o.GetName()) {

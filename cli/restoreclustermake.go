@@ -5,13 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/quorate/quorate/api/v1alpha1"
+	"github.com/quorate/quorate/etcd"
 	"github.com/quorate/quorate/store"
 	"github.com/quorate/quorate/store/remote"
 )
@@ -41,24 +41,11 @@ func (r *restoreOrder) makeCluster(cmd *cobra.Command) error {
 	if fresh.Spec.Version == "" {
 		return usagef(cmd, "--version is missing: the fleet does not have the cluster that was backed up, whose version would be taken%s: name an etcd release, such as --version 3.7.3", held)
 	}
-	if have, wants := minorOf(point.EtcdVersion), minorOf(fresh.Spec.Version); wants > 0 && have > wants {
+	if have, wants := etcd.Minor(point.EtcdVersion), etcd.Minor(fresh.Spec.Version); wants > 0 && have > wants {
 		return fmt.Errorf("%s is not restored: etcd %s does not read the data%s: give a --version of 3.%d or newer: %w", r.cluster(), fresh.Spec.Version, held, have, store.ErrForbidden)
 	}
 	r.fresh = fresh
 	return nil
-}
-
-// minorOf is the minor of a version such as 3.6.1 or 3.6; 0 where it is not known.
-func minorOf(version string) int {
-	parts := strings.Split(version, ".")
-	if len(parts) < 2 || parts[0] != "3" {
-		return 0
-	}
-	n, err := strconv.Atoi(parts[1])
-	if err != nil {
-		return 0
-	}
-	return n
 }
 
 // createAs creates an object, which is then as the server has it.

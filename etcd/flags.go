@@ -68,7 +68,7 @@ func (f *MemberFlags) url(port int32) string {
 // version ("3.7.3") takes. Nothing is left to etcd's environment. ErrFlags where
 // the version is not known, or a value can't be said in flags.
 func Flags(version string, f MemberFlags) ([]string, error) {
-	minor, err := minorOf(version)
+	minor, err := knownMinor(version)
 	if err != nil {
 		return nil, err
 	}
@@ -93,12 +93,23 @@ func Flags(version string, f MemberFlags) ([]string, error) {
 	return append(args, "--feature-gates=InitialCorruptCheck=true"), nil
 }
 
-func minorOf(version string) (int, error) {
+// Minor is the minor of a version such as 3.6.1 or 3.6; 0 where it is not known.
+func Minor(version string) int {
 	parts := strings.Split(version, ".")
-	if len(parts) == 3 && parts[0] == "3" {
-		if minor, err := strconv.Atoi(parts[1]); err == nil && minor >= 5 && minor <= 7 {
-			return minor, nil
-		}
+	if len(parts) < 2 || parts[0] != "3" {
+		return 0
+	}
+	n, err := strconv.Atoi(parts[1])
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// knownMinor is the minor of a release whose flags are known.
+func knownMinor(version string) (int, error) {
+	if minor := Minor(version); strings.Count(version, ".") == 2 && minor >= 5 && minor <= 7 {
+		return minor, nil
 	}
 	return 0, fmt.Errorf("%w: version %q: the flags of 3.5, 3.6 and 3.7 are known; name a release such as 3.7.3", ErrFlags, version)
 }

@@ -7,11 +7,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/quorate/quorate/api/v1alpha1"
+	"github.com/quorate/quorate/etcd"
 	"github.com/quorate/quorate/store"
 )
 
@@ -174,7 +174,7 @@ func occupied(s *State, r *v1alpha1.EtcdRestore) *restoreWrong {
 
 // fits says why the data of a backup can't be served by a cluster as it is declared.
 func fits(cluster *v1alpha1.EtcdCluster, found *foundBackup) *restoreWrong {
-	have, wants := minorOf(found.EtcdVersion), minorOf(cluster.Spec.Version)
+	have, wants := etcd.Minor(found.EtcdVersion), etcd.Minor(cluster.Spec.Version)
 	quota := cluster.Spec.Etcd.QuotaBackend.Value()
 	const mib = 1 << 20
 	switch {
@@ -186,19 +186,6 @@ func fits(cluster *v1alpha1.EtcdCluster, found *foundBackup) *restoreWrong {
 		return refusedf("the database has %d MiB, and the quota of cluster %s is %d MiB: it would refuse every write: raise spec.etcd.quotaBackend first", found.DBSize/mib, cluster.Name, quota/mib)
 	}
 	return nil
-}
-
-// minorOf is the minor of a version such as 3.6.1 or 3.6; 0 where it is not known.
-func minorOf(version string) int {
-	parts := strings.Split(version, ".")
-	if len(parts) < 2 || parts[0] != "3" {
-		return 0
-	}
-	n, err := strconv.Atoi(parts[1])
-	if err != nil {
-		return 0
-	}
-	return n
 }
 
 // prove has a backup restored into a scratch etcd, where nobody has done that yet. What
