@@ -414,6 +414,8 @@ func WantedSpec(c *v1alpha1.EtcdCluster, m *v1alpha1.EtcdMember) v1alpha1.EtcdMe
 	spec.RestartedAt = c.Spec.RestartedAt.DeepCopy()
 	spec.DeletionPolicy = c.Spec.DeletionPolicy
 	spec.RetainFor = c.Spec.RetainFor
+	spec.Class = c.Spec.Class
+	spec.Resources = v1alpha1.Resources(*c.Spec.Resources.DeepCopy())
 	return spec
 }
 

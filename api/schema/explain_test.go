@@ -39,7 +39,7 @@ func TestExplainEachType(t *testing.T) {
 	}{
 		{"etcdcluster", "object", "", nil, nil, false, 5},
 		{"EtcdCluster.", "object", "", nil, nil, false, 5},
-		{"cluster.spec", "object", "", nil, nil, true, 12},
+		{"cluster.spec", "object", "", nil, nil, true, 16},
 		{"etcdclusters.spec.replicas", "integer", "3", []string{"at least 1", "at most 9"}, nil, false, 0},
 		{"etcdcluster.spec.suspended", "boolean", "false", nil, nil, false, 0},
 		{"etcdcluster.spec.version", "string", "", []string{"at most 16 characters", `matches ^3\.([4-9]|[1-9][0-9])\.[0-9]+$`}, nil, false, 0},

@@ -84,6 +84,8 @@ const (
 // +kubebuilder:validation:XValidation:rule="!has(self.management) || self.management != 'Observe' || ((!has(self.etcd.autoCompaction.mode) || self.etcd.autoCompaction.mode == 'Periodic') && (!has(self.etcd.autoCompaction.retention) || self.etcd.autoCompaction.retention == '5m') && (!has(self.etcd.logging.level) || self.etcd.logging.level == 'info') && (!has(self.etcd.logging.maxSize) || self.etcd.logging.maxSize == 64) && (!has(self.etcd.logging.maxBackups) || self.etcd.logging.maxBackups == 4) && !has(self.etcd.logging.dir) && !has(self.etcd.logging.errorDir))",message="compaction and logging can't be set on an observed cluster: Quorate does not start its members; leave them out",fieldPath=".etcd"
 // +kubebuilder:validation:XValidation:rule="self.tls.mode == oldSelf.tls.mode && (has(self.tls.caSecretRef) ? self.tls.caSecretRef : \"\") == (has(oldSelf.tls.caSecretRef) ? oldSelf.tls.caSecretRef : \"\")",message="tls.mode and tls.caSecretRef can't be changed on an existing cluster: its members would stop trusting each other half-way",fieldPath=".tls"
 // +kubebuilder:validation:XValidation:rule="self.?ports.?client.orValue(0) == oldSelf.?ports.?client.orValue(0) && self.?ports.?peer.orValue(0) == oldSelf.?ports.?peer.orValue(0) && self.?ports.?metrics.orValue(0) == oldSelf.?ports.?metrics.orValue(0)",message="ports can't be changed on an existing cluster: peers know each other by them",fieldPath=".ports"
+// +kubebuilder:validation:XValidation:rule="!has(self.formation.mode) || self.formation.mode != 'Discovery' || !has(self.version) || !self.version.matches('^3[.]5[.]')",message="formation mode Discovery needs etcd 3.6 or later: 3.5 knows only the discovery of version 2, which is gone; use Static, Sequential or DNS",fieldPath=".formation.mode"
+// +kubebuilder:validation:XValidation:rule="(has(self.formation.mode) ? self.formation.mode : 'Static') == (has(oldSelf.formation.mode) ? oldSelf.formation.mode : 'Static')",message="formation can't be changed on an existing cluster: it says how it was formed",fieldPath=".formation.mode"
 type EtcdClusterSpec struct {
 	// Version is the etcd release that members run, such as 3.7.3. It has no
 	// default: a cluster's version is a decision, and must not follow the version
@@ -152,6 +154,29 @@ type EtcdClusterSpec struct {
 	//
 	// +optional
 	RestartedAt *metav1.Time `json:"restartedAt,omitempty"`
+
+	// Class is Guaranteed, Burstable or BestEffort: what the members may count on when
+	// their hosts are busy. Default: Burstable. Why: what they ask for is set aside, and
+	// hosts can still be shared.
+	//
+	// +kubebuilder:default=Burstable
+	Class ServiceClass `json:"class,omitempty"`
+
+	// Resources that each member asks for: what its host sets aside.
+	//
+	// +kubebuilder:default={}
+	Resources MemberResources `json:"resources,omitempty"`
+
+	// Placement says which hosts the members may stand on.
+	//
+	// +kubebuilder:default={}
+	Placement PlacementSpec `json:"placement,omitempty"`
+
+	// Formation is how the members of a new cluster find each other. One that is made
+	// from a backup is formed as with mode Static, whatever this says.
+	//
+	// +kubebuilder:default={}
+	Formation FormationSpec `json:"formation,omitempty"`
 
 	// Ports that each member listens on. Default: the first free ones from 2379,
 	// 2380 and 2381 upwards in tens. Why: they are etcd's own where a host runs one

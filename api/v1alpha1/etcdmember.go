@@ -103,6 +103,15 @@ type EtcdMemberSpec struct {
 	//
 	// +kubebuilder:default={}
 	Etcd EtcdConfig `json:"etcd,omitempty"`
+	// Class and Resources are the cluster's: how the host keeps the member apart from
+	// the others. A change needs no restart.
+	//
+	// +optional
+	Class ServiceClass `json:"class,omitempty"`
+	// Resources that the member asks for.
+	//
+	// +optional
+	Resources Resources `json:"resources,omitempty"`
 	// RestartedAt, when changed, restarts the process.
 	//
 	// +optional
@@ -153,6 +162,16 @@ type Bootstrap struct {
 	// +listType=map
 	// +listMapKey=name
 	InitialCluster []Peer `json:"initialCluster"`
+	// Discovery service that the founding members meet at, instead of being told of
+	// each other. With it, InitialCluster holds the member alone.
+	//
+	// +optional
+	Discovery *DiscoveryBootstrap `json:"discovery,omitempty"`
+	// DNS records that the founding members find each other by. InitialCluster says what
+	// the records must name.
+	//
+	// +optional
+	DNS *DNSSpec `json:"dns,omitempty"`
 	// BumpRevision is added to the revision of what is restored.
 	//
 	// +optional
@@ -161,6 +180,21 @@ type Bootstrap struct {
 	//
 	// +optional
 	DisarmCorrupt bool `json:"disarmCorrupt,omitempty"`
+}
+
+// DiscoveryBootstrap is where founding members meet.
+type DiscoveryBootstrap struct {
+	// Endpoints are client URLs of the discovery service.
+	//
+	// +listType=set
+	Endpoints []string `json:"endpoints"`
+	// Token names the cluster there.
+	Token string `json:"token"`
+	// CA that the service's certificate is checked by, in PEM; empty for the host's own
+	// roots.
+	//
+	// +optional
+	CA string `json:"ca,omitempty"`
 }
 
 // Peer is a member as its peers know it.
@@ -223,7 +257,7 @@ type EtcdMemberStatus struct {
 	//
 	// +optional
 	Mark *RaftMark `json:"mark,omitempty"`
-	// Conditions: Prepared, Restored, Running, DataDirectory, Certificates.
+	// Conditions: Prepared, Restored, Running, DataDirectory, Certificates, Formed.
 	//
 	// +optional
 	// +listType=map

@@ -34,7 +34,7 @@ type EtcdTaskList struct {
 
 // TaskAction is what a task does.
 //
-// +kubebuilder:validation:Enum=CreateMember;RestoreMember;StartMember;UpdateMember;MoveLeader;StopMember;DeleteMember
+// +kubebuilder:validation:Enum=CreateMember;RestoreMember;AddMember;PromoteMember;RemoveMember;StartMember;UpdateMember;MoveLeader;StopMember;DeleteMember
 type TaskAction string
 
 // The actions.
@@ -43,6 +43,14 @@ const (
 	ActionCreateMember TaskAction = "CreateMember"
 	// ActionRestoreMember makes a member's data from a backup.
 	ActionRestoreMember TaskAction = "RestoreMember"
+	// ActionAddMember makes a prepared member part of a cluster that serves, as a
+	// learner: etcd is told of it, and it is started.
+	ActionAddMember TaskAction = "AddMember"
+	// ActionPromoteMember makes a learner that has caught up a voter.
+	ActionPromoteMember TaskAction = "PromoteMember"
+	// ActionRemoveMember takes a member out of the cluster: etcd is told, and the
+	// member is then only good to be deleted.
+	ActionRemoveMember TaskAction = "RemoveMember"
 	// ActionStartMember starts a prepared or stopped member.
 	ActionStartMember TaskAction = "StartMember"
 	// ActionUpdateMember restarts a member with the cluster's configuration.

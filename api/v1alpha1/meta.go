@@ -65,6 +65,11 @@ const (
 	// ConditionReady: the host's agent reports; a backup policy is followed.
 	ConditionReady = "Ready"
 
+	// ConditionFit: the host passes the checks that etcd needs of it.
+	ConditionFit = "Fit"
+	// ConditionFormed: the member has become part of its cluster.
+	ConditionFormed = "Formed"
+
 	// ConditionFresh: every cluster of a policy has a backup that is young enough.
 	ConditionFresh = "Fresh"
 	// ConditionProven: every cluster of a policy has a proven one that is.

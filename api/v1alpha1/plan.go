@@ -13,6 +13,9 @@ type Plan struct {
 	Generation int64 `json:"generation"`
 	// Steps in order; none when the cluster is as wanted.
 	Steps []PlanStep `json:"steps"`
+	// Notes are what a person should know of the cluster's shape, whatever the steps:
+	// what an even number of members means, or that members share a host.
+	Notes []string `json:"notes,omitempty"`
 	// Held says why the first step is not being taken now; empty when it is.
 	Held string `json:"held,omitempty"`
 	// HeldReason is Held as a CamelCase word, for conditions and events.
