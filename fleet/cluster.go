@@ -64,6 +64,7 @@ const keepTasks = 30
 type ClusterController struct {
 	opts    Options
 	imports *imports
+	leaders *leaderBook
 }
 
 // NewClusterController returns a controller.
@@ -77,7 +78,7 @@ func NewClusterController(opts Options) *ClusterController {
 	if opts.Busy == 0 {
 		opts.Busy = 200 * time.Millisecond
 	}
-	return &ClusterController{opts: opts, imports: newImports(opts.Store, opts.Now)}
+	return &ClusterController{opts: opts, imports: newImports(opts.Store, opts.Now), leaders: newLeaderBook()}
 }
 
 // Reconcile looks at one cluster and takes at most one step. It returns when to
@@ -87,6 +88,7 @@ func (c *ClusterController) Reconcile(ctx context.Context, key store.Key) (time.
 	cluster := &v1alpha1.EtcdCluster{}
 	if err := c.opts.Store.Get(ctx, key, cluster); err != nil {
 		if errors.Is(err, store.ErrNotFound) {
+			c.leaders.forget(key)
 			return 0, nil
 		}
 		return 0, err
@@ -107,6 +109,7 @@ func (c *ClusterController) Reconcile(ctx context.Context, key store.Key) (time.
 	if err != nil {
 		return 0, err
 	}
+	s.Leading = c.leaders.observe(s, c.opts.Now())
 	if err = c.record(ctx, s); err != nil {
 		return 0, err
 	}

@@ -43,6 +43,7 @@ func Plan(s *State) v1alpha1.Plan {
 	default:
 		planStart(s, &p)
 		planUpdate(s, &p)
+		planLeader(s, &p)
 		if len(p.Steps) > 0 && neverUp(s) {
 			// Half a restore goes no further than its EtcdRestore does.
 			holdUnrestorable(s, &p)

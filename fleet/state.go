@@ -32,6 +32,8 @@ type State struct {
 	Releases map[string]v1alpha1.ReleaseRef
 	// CAProblem is why the cluster's CA can't be used, or empty.
 	CAProblem string
+	// Leading is what is known of leadership beyond the members' answers.
+	Leading Leading
 	// Alarms raised in etcd; nil when they could not be read.
 	Alarms []etcd.Alarm
 }

@@ -317,6 +317,7 @@ func (c *ClusterController) moveLeader(ctx context.Context, s *State, t *v1alpha
 	if err != nil || to == 0 {
 		return fmt.Errorf("move leader to %s: its member ID is not recorded yet: %w", t.Spec.Member, errHeld)
 	}
+	c.leaders.moved(store.KeyOf(s.Cluster), t.Spec.Member, c.opts.Now())
 	return c.opts.Etcd.MoveLeader(ctx, s.Cluster, leader.Object, to)
 }
 
