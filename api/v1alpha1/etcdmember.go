@@ -95,6 +95,11 @@ type EtcdMemberSpec struct {
 	// +optional
 	// +kubebuilder:validation:Pattern=`^[0-9a-f]{1,16}$`
 	ClusterID string `json:"clusterID,omitempty"`
+	// Leaving says that etcd was, or is about to be, told to remove the member from its
+	// cluster. Such a member is not started again while the others can do without it.
+	//
+	// +optional
+	Leaving bool `json:"leaving,omitempty"`
 	// TLS and Etcd are the cluster's, copied when this member's turn has come.
 	//
 	// +kubebuilder:default={}
@@ -253,6 +258,11 @@ type EtcdMemberStatus struct {
 	//
 	// +optional
 	StopProof *StopProof `json:"stopProof,omitempty"`
+	// Used is what the member uses now, in coarse steps: CPU over the last minute,
+	// resident memory, and its home on disk.
+	//
+	// +optional
+	Used *Resources `json:"used,omitempty"`
 	// Mark is a raft position the member is known to have reached.
 	//
 	// +optional

@@ -37,6 +37,11 @@ const (
 	// AnnotationAppliedFrom says which exported file was applied last, and which
 	// generation that made: the same file may be edited and applied again.
 	AnnotationAppliedFrom = "quorate.io/applied-from"
+	// AnnotationSSHTarget is the ssh:// address that a host was added by.
+	AnnotationSSHTarget = "quorate.io/ssh-target"
+	// AnnotationSSHHostKey is the key that the machine had then, in the form of
+	// authorized_keys: it must have the same one ever after.
+	AnnotationSSHHostKey = "quorate.io/ssh-host-key"
 )
 
 // Condition types.

@@ -20,6 +20,9 @@ type Plan struct {
 	Held string `json:"held,omitempty"`
 	// HeldReason is Held as a CamelCase word, for conditions and events.
 	HeldReason string `json:"heldReason,omitempty"`
+	// Refused are the hosts that the next member can't come to, where that is why the
+	// plan is held.
+	Refused []RefusedHost `json:"refused,omitempty"`
 	// Token names the plan's contents: accepting a plan names what was read.
 	Token string `json:"token,omitempty"`
 }

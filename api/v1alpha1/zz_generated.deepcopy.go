@@ -908,6 +908,11 @@ func (in *EtcdMemberStatus) DeepCopyInto(out *EtcdMemberStatus) {
 		*out = new(StopProof)
 		(*in).DeepCopyInto(*out)
 	}
+	if in.Used != nil {
+		in, out := &in.Used, &out.Used
+		*out = new(Resources)
+		(*in).DeepCopyInto(*out)
+	}
 	if in.Mark != nil {
 		in, out := &in.Mark, &out.Mark
 		*out = new(RaftMark)
