@@ -39,11 +39,20 @@ type MemberFlags struct {
 	TLS *MemberTLS
 	// Bootstrap is how the member first joins; nil once it has joined.
 	Bootstrap *v1alpha1.Bootstrap
+	// DiscoveryCA is the absolute path of the file that holds Bootstrap.Discovery.CA;
+	// empty where there is none.
+	DiscoveryCA string
 	// Config tunes the member. Zero values leave etcd's own defaults.
 	Config v1alpha1.EtcdConfig
-	// LogFile is the absolute path that etcd writes and rotates its log at.
+	// LogFile is the absolute path that etcd writes and rotates its log at; LogStderr
+	// leaves the log to whoever runs etcd.
 	LogFile string
+	// Loopback has it listen for clients at 127.0.0.1 too, as kubeadm's members do.
+	Loopback bool
 }
+
+// LogStderr in place of a log file is the error output.
+const LogStderr = "stderr"
 
 // ClientURL is where the member's clients connect.
 func (f *MemberFlags) ClientURL() string { return f.url(f.Ports.Client) }
@@ -77,7 +86,11 @@ func Flags(version string, f MemberFlags) ([]string, error) {
 	}
 	args := f.listeners()
 	args = append(args, f.tlsFlags()...)
-	args = append(args, f.bootstrapFlags()...)
+	bootstrap, err := f.bootstrapFlags(minor)
+	if err != nil {
+		return nil, err
+	}
+	args = append(args, bootstrap...)
 	args = append(args, f.logFlags()...)
 	tuning, err := f.tuning()
 	if err != nil {
@@ -130,17 +143,23 @@ func (f *MemberFlags) check() error {
 		return fmt.Errorf("%w: data directory %q of member %s must be absolute", ErrFlags, f.DataDir, f.Name)
 	}
 	// etcd reads the log's path as a list, and as a URL.
-	if !filepath.IsAbs(f.LogFile) || strings.ContainsAny(f.LogFile, ",%?#") {
+	if f.LogFile != LogStderr && (!filepath.IsAbs(f.LogFile) || strings.ContainsAny(f.LogFile, ",%?#")) {
 		return fmt.Errorf("%w: log file %q of member %s must be absolute and hold none of , %% ? #; set logging.dir", ErrFlags, f.LogFile, f.Name)
 	}
 	return nil
 }
 
 func (f *MemberFlags) listeners() []string {
+	clients := f.ClientURL()
+	if f.Loopback && !net.ParseIP(f.Address).IsLoopback() {
+		local := *f
+		local.Address = "127.0.0.1"
+		clients = local.ClientURL() + "," + clients
+	}
 	return []string{
 		"--name=" + f.Name,
 		"--data-dir=" + f.DataDir,
-		"--listen-client-urls=" + f.ClientURL(),
+		"--listen-client-urls=" + clients,
 		"--advertise-client-urls=" + f.ClientURL(),
 		"--listen-peer-urls=" + f.PeerURL(),
 		"--initial-advertise-peer-urls=" + f.PeerURL(),
@@ -164,17 +183,28 @@ func (f *MemberFlags) tlsFlags() []string {
 	}
 }
 
-func (f *MemberFlags) bootstrapFlags() []string {
-	if f.Bootstrap == nil {
+func (f *MemberFlags) bootstrapFlags(minor int) ([]string, error) {
+	b := f.Bootstrap
+	switch {
+	case b == nil:
 		// etcd wants to find itself in the list even where it no longer reads it.
-		return []string{"--initial-cluster=" + f.Name + "=" + f.PeerURL(), "--initial-cluster-state=existing"}
+		return []string{"--initial-cluster=" + f.Name + "=" + f.PeerURL(), "--initial-cluster-state=existing"}, nil
+	case b.Discovery != nil:
+		return f.discoveryFlags(minor)
+	case b.DNS != nil:
+		// The list of members is in the records: etcd takes one or the other.
+		args := []string{"--discovery-srv=" + b.DNS.Domain}
+		if b.DNS.ServiceName != "" {
+			args = append(args, "--discovery-srv-name="+b.DNS.ServiceName)
+		}
+		return append(args, "--initial-cluster-state=new", "--initial-cluster-token="+b.Token), nil
 	}
-	peers := make([]string, 0, len(f.Bootstrap.InitialCluster))
-	for _, p := range f.Bootstrap.InitialCluster {
+	peers := make([]string, 0, len(b.InitialCluster))
+	for _, p := range b.InitialCluster {
 		peers = append(peers, p.Name+"="+p.URL)
 	}
 	state := "new"
-	if f.Bootstrap.State == v1alpha1.BootstrapExisting || f.Bootstrap.State == v1alpha1.BootstrapRestored {
+	if b.State == v1alpha1.BootstrapExisting || b.State == v1alpha1.BootstrapRestored {
 		// A restored member has its directory. Without it, etcd must not form an empty
 		// cluster in place of the restored one.
 		state = "existing"
@@ -182,8 +212,33 @@ func (f *MemberFlags) bootstrapFlags() []string {
 	return []string{
 		"--initial-cluster=" + strings.Join(peers, ","),
 		"--initial-cluster-state=" + state,
-		"--initial-cluster-token=" + f.Bootstrap.Token,
+		"--initial-cluster-token=" + b.Token,
+	}, nil
+}
+
+// discoveryFlags name the discovery service of version 3, which has the list of
+// members; its token takes the place of the cluster's.
+func (f *MemberFlags) discoveryFlags(minor int) ([]string, error) {
+	d := f.Bootstrap.Discovery
+	if minor < 6 {
+		return nil, fmt.Errorf("%w: member %s: discovery needs etcd 3.6 or later: 3.5 knows only the discovery of version 2, which is gone", ErrFlags, f.Name)
 	}
+	if len(d.Endpoints) == 0 || d.Token == "" {
+		return nil, fmt.Errorf("%w: member %s: discovery without endpoints or without a token", ErrFlags, f.Name)
+	}
+	secure := true
+	for _, e := range d.Endpoints {
+		secure = secure && strings.HasPrefix(e, "https://")
+	}
+	args := []string{
+		"--discovery-endpoints=" + strings.Join(d.Endpoints, ","),
+		"--discovery-token=" + d.Token,
+		"--discovery-insecure-transport=" + strconv.FormatBool(!secure),
+	}
+	if secure && f.DiscoveryCA != "" {
+		args = append(args, "--discovery-cacert="+f.DiscoveryCA)
+	}
+	return append(args, "--initial-cluster-state=new"), nil
 }
 
 // logFlags let etcd write and rotate its own file: a pipe would tie its life to
@@ -194,7 +249,7 @@ func (f *MemberFlags) logFlags() []string {
 	if l.Level != "" {
 		args = append(args, "--log-level="+string(l.Level))
 	}
-	if l.MaxSize > 0 {
+	if l.MaxSize > 0 && f.LogFile != LogStderr {
 		args = append(args, "--enable-log-rotation=true", fmt.Sprintf(
 			`--log-rotation-config-json={"maxsize":%d,"maxage":0,"maxbackups":%d,"localtime":false,"compress":false}`,
 			l.MaxSize, l.MaxBackups))

@@ -74,6 +74,31 @@ func TestFlagsVariants(t *testing.T) {
 			[]string{"--listen-client-urls=http://10.0.0.1:2379"},
 			[]string{"--client-cert-auth", "--cert-file", "--peer-"},
 		},
+		"discovery": {
+			func(f *MemberFlags) {
+				f.DiscoveryCA = "/q/discovery-ca.crt"
+				f.Bootstrap.Discovery = &v1alpha1.DiscoveryBootstrap{Endpoints: []string{"https://10.0.0.9:2379"}, Token: "abc", CA: "PEM"}
+			},
+			[]string{
+				"--discovery-endpoints=https://10.0.0.9:2379", "--discovery-token=abc", "--discovery-insecure-transport=false",
+				"--discovery-cacert=/q/discovery-ca.crt", "--initial-cluster-state=new",
+			},
+			[]string{"--initial-cluster=", "--initial-cluster-token"},
+		},
+		"discovery in plain text": {
+			func(f *MemberFlags) {
+				f.Bootstrap.Discovery = &v1alpha1.DiscoveryBootstrap{Endpoints: []string{"http://10.0.0.9:2379"}, Token: "abc"}
+			},
+			[]string{"--discovery-insecure-transport=true"},
+			[]string{"--discovery-cacert"},
+		},
+		"dns": {
+			func(f *MemberFlags) {
+				f.Bootstrap.DNS = &v1alpha1.DNSSpec{Domain: "etcd.example.com", ServiceName: "prod"}
+			},
+			[]string{"--discovery-srv=etcd.example.com", "--discovery-srv-name=prod", "--initial-cluster-token=tok", "--initial-cluster-state=new"},
+			[]string{"--initial-cluster="},
+		},
 		"joined": {
 			func(f *MemberFlags) { f.Bootstrap = nil },
 			[]string{"--initial-cluster=prod-0=https://10.0.0.1:2380", "--initial-cluster-state=existing"},
