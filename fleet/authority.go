@@ -161,7 +161,7 @@ func (a *SecretAuthority) SignMember(ctx context.Context, m *v1alpha1.EtcdMember
 		return pki.Bundle{}, fmt.Errorf("sign for member %s: leafValidity: %w", m.Name, err)
 	}
 	return ca.Sign(csr, pki.Request{
-		Usage: usage, CommonName: m.Name, Hosts: MemberHosts(m, host, usage), Validity: validity, Now: a.now(),
+		Usage: usage, CommonName: m.Name, Hosts: append(MemberHosts(m, host, usage), dnsNames(cluster, m)...), Validity: validity, Now: a.now(),
 	})
 }
 

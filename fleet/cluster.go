@@ -9,6 +9,7 @@ import (
 
 	"github.com/quorate/quorate/api/v1alpha1"
 	"github.com/quorate/quorate/etcd"
+	"github.com/quorate/quorate/fleet/place"
 	"github.com/quorate/quorate/store"
 )
 
@@ -18,6 +19,14 @@ type Etcd interface {
 	// ctx's deadline whatever answers there are, by member name. Answers carry the
 	// time they were asked for.
 	Probe(ctx context.Context, c *v1alpha1.EtcdCluster, members []*v1alpha1.EtcdMember) (map[string]Probe, []etcd.Alarm, error)
+	// Members lists who the members are, as a quorum knows it, asked through one of the
+	// given ones: the first that answers.
+	Members(ctx context.Context, c *v1alpha1.EtcdCluster, via []*v1alpha1.EtcdMember) ([]etcd.Member, error)
+	// AddLearner, Promote and Remove change who the members are; see etcd.Pool. What was
+	// done before is no error.
+	AddLearner(ctx context.Context, c *v1alpha1.EtcdCluster, via *v1alpha1.EtcdMember, peerURL string) error
+	Promote(ctx context.Context, c *v1alpha1.EtcdCluster, via *v1alpha1.EtcdMember, id etcd.ID) error
+	Remove(ctx context.Context, c *v1alpha1.EtcdCluster, via *v1alpha1.EtcdMember, id etcd.ID) error
 	// MoveLeader hands leadership from the leader to the member with that ID.
 	MoveLeader(ctx context.Context, c *v1alpha1.EtcdCluster, leader *v1alpha1.EtcdMember, to etcd.ID) error
 	// Forget drops what is kept of a cluster: connections and certificates.
@@ -47,8 +56,11 @@ type Options struct {
 	Etcd      Etcd
 	Authority Authority
 	Releases  Releases
-	Recorder  store.Recorder
-	Logger    *slog.Logger
+	// Meeting is where members of clusters of mode Discovery meet; nil where this server
+	// has no discovery service.
+	Meeting  Meeting
+	Recorder store.Recorder
+	Logger   *slog.Logger
 	// Now is the clock; time.Now by default.
 	Now func() time.Time
 	// Idle is how often a cluster at rest is looked at. Default 5 s.
@@ -65,6 +77,8 @@ type ClusterController struct {
 	opts    Options
 	imports *imports
 	leaders *leaderBook
+	created *creations
+	turns   *turns
 }
 
 // NewClusterController returns a controller.
@@ -78,7 +92,7 @@ func NewClusterController(opts Options) *ClusterController {
 	if opts.Busy == 0 {
 		opts.Busy = 200 * time.Millisecond
 	}
-	return &ClusterController{opts: opts, imports: newImports(opts.Store, opts.Now), leaders: newLeaderBook()}
+	return &ClusterController{opts: opts, imports: newImports(opts.Store, opts.Now), leaders: newLeaderBook(), created: newCreations(), turns: newTurns()}
 }
 
 // Reconcile looks at one cluster and takes at most one step. It returns when to
@@ -194,6 +208,12 @@ func (c *ClusterController) observe(ctx context.Context, cluster *v1alpha1.EtcdC
 		return nil, tasks, err
 	}
 	tasks.open, tasks.last, tasks.finished = tasksOf(objects)
+	for _, o := range objects {
+		// Of members that are gone, the tasks that created them know the numbers.
+		if t, ok := o.(*v1alpha1.EtcdTask); ok && createdOne(t) && t.Spec.ClusterUID == string(cluster.UID) {
+			s.LastNumber = max(s.LastNumber, memberNumber(cluster.Name, t.Spec.Member))
+		}
+	}
 	var members []*v1alpha1.EtcdMember
 	objects, err = c.opts.Store.List(ctx, v1alpha1.KindMember, mine)
 	if err != nil {
@@ -223,12 +243,13 @@ func (c *ClusterController) observe(ctx context.Context, cluster *v1alpha1.EtcdC
 		if caErr := c.opts.Authority.CheckCA(ctx, cluster); caErr != nil {
 			s.CAProblem = caErr.Error()
 		}
+		s.FormationProblem = c.formationProblem(ctx, cluster)
 	}
 	sortMembers(cluster.Name, s.Members)
 	sortMembers(cluster.Name, s.Former)
 	s.ReadAt = c.opts.Now()
 	c.probe(ctx, s, members)
-	return s, tasks, nil
+	return s, tasks, c.observeMembership(ctx, s, tasks.open)
 }
 
 func (c *ClusterController) probe(ctx context.Context, s *State, members []*v1alpha1.EtcdMember) {
@@ -249,8 +270,8 @@ func (c *ClusterController) probe(ctx context.Context, s *State, members []*v1al
 	}
 }
 
-// observeHosts reads the hosts of the cluster's members; all hosts, and how many
-// members of other clusters they have, only where one is to be chosen: a fleet has
+// observeHosts reads the hosts of the cluster's members; all hosts, and the
+// members of other clusters that they have, only where one is to be chosen: a fleet has
 // many.
 func (c *ClusterController) observeHosts(ctx context.Context, s *State) error {
 	if s.placing() {
@@ -266,7 +287,7 @@ func (c *ClusterController) observeHosts(ctx context.Context, s *State) error {
 			if err != nil {
 				return err
 			}
-			c.addHost(s, h, 0)
+			c.addHost(s, h, nil)
 		}
 		h := s.host(m.Object.Spec.Host)
 		m.HostReady = h.Ready
@@ -279,36 +300,9 @@ func (s *State) placing() bool {
 	return s.Cluster.DeletionTimestamp == nil && !s.Cluster.Spec.Suspended && len(s.Former) == 0 && !s.formed() && len(s.Members) < int(s.Cluster.Spec.Replicas)
 }
 
-func (c *ClusterController) observeAllHosts(ctx context.Context, s *State) error {
-	objects, err := c.opts.Store.List(ctx, v1alpha1.KindHost, store.ListOptions{})
-	if err != nil {
-		return err
-	}
-	members, err := c.opts.Store.List(ctx, v1alpha1.KindMember, store.ListOptions{})
-	if err != nil {
-		return err
-	}
-	bound := map[string]int{}
-	for _, o := range members {
-		if m, ok := o.(*v1alpha1.EtcdMember); ok {
-			bound[m.Spec.Host]++
-		}
-	}
-	for _, o := range objects {
-		if h, ok := o.(*v1alpha1.EtcdHost); ok {
-			c.addHost(s, h, bound[h.Name])
-		}
-	}
-	for m := range s.everyMember {
-		h := s.host(m.Object.Spec.Host)
-		m.HostReady = h != nil && h.Ready
-	}
-	return nil
-}
-
-func (c *ClusterController) addHost(s *State, h *v1alpha1.EtcdHost, members int) {
+func (c *ClusterController) addHost(s *State, h *v1alpha1.EtcdHost, bound []place.Member) {
 	s.Hosts = append(s.Hosts, HostState{
-		Object: h, Ready: v1alpha1.IsTrue(h.Status.Conditions, v1alpha1.ConditionReady), Members: members,
+		Object: h, Ready: v1alpha1.IsTrue(h.Status.Conditions, v1alpha1.ConditionReady), Bound: bound,
 	})
 	platform := h.Status.Platform
 	if _, known := s.Releases[platform]; known || platform == "" {
@@ -335,6 +329,10 @@ func (c *ClusterController) record(ctx context.Context, s *State) error {
 		}
 		if held(s.Cluster) || s.Cluster.DeletionTimestamp != nil || obj.DeletionTimestamp != nil {
 			continue
+		}
+		if obj.Spec.Leaving && s.stays(m) {
+			obj.Spec.Leaving = false
+			dirty = true
 		}
 		if WantedHash(s.Cluster, obj) == v1alpha1.MemberConfigHash(&obj.Spec) {
 			wanted := WantedSpec(s.Cluster, obj)
@@ -408,6 +406,14 @@ func (c *ClusterController) advance(ctx context.Context, s *State, tasks taskLis
 	p.again = c.opts.Busy
 	if p.plan.Held != "" {
 		p.waiting = p.plan.Held
+		if needsHosts(p.plan.HeldReason) {
+			// To look for a host is to read the whole fleet.
+			p.again = c.opts.Idle
+		}
+		if p.plan.HeldReason == HeldTurn {
+			// A fleet may have many that wait, and each move takes seconds.
+			p.again = min(4*c.opts.Busy, c.opts.Idle)
+		}
 		return p, nil
 	}
 	if err := c.opts.Authority.EnsureCA(ctx, s.Cluster); err != nil {
@@ -452,7 +458,11 @@ func (c *ClusterController) take(ctx context.Context, s *State, t *v1alpha1.Etcd
 	case v1alpha1.ActionStartMember:
 		p.task, p.again = nil, time.Millisecond
 		return c.finish(ctx, s, t, verdict{v1alpha1.TaskSucceeded, "told to run"})
-	case v1alpha1.ActionUpdateMember, v1alpha1.ActionMoveLeader, v1alpha1.ActionStopMember, v1alpha1.ActionDeleteMember:
+	case v1alpha1.ActionAddMember:
+		p.task, p.again = nil, time.Millisecond
+		return c.finish(ctx, s, t, verdict{v1alpha1.TaskSucceeded, "a learner of the cluster, and told to run"})
+	case v1alpha1.ActionUpdateMember, v1alpha1.ActionMoveLeader, v1alpha1.ActionStopMember, v1alpha1.ActionDeleteMember,
+		v1alpha1.ActionPromoteMember, v1alpha1.ActionRemoveMember:
 	}
 	now := v1alpha1.NewMicroTime(c.opts.Now())
 	t.Status.Phase, t.Status.ActedAt = v1alpha1.TaskActing, &now
@@ -503,7 +513,15 @@ func (c *ClusterController) tidy(ctx context.Context, s *State, tasks taskList) 
 		return c.opts.Store.Update(ctx, obj)
 	}
 	// The newest task stays: its number is what the next one is counted from.
+	// So does the newest that created a member: its name must not come twice.
+	newest := len(tasks.finished) - 1
+	for newest >= 0 && !createdOne(tasks.finished[newest]) {
+		newest--
+	}
 	for i := range len(tasks.finished) - keepTasks {
+		if i == newest {
+			continue
+		}
 		if err := c.drop(ctx, tasks.finished[i]); err != nil {
 			return err
 		}

@@ -18,6 +18,14 @@
 // may come from a process that has been restarted since. What is not known is
 // never taken for healthy, and no step that needs healthy members is taken on it.
 //
+// # Members that join and leave
+//
+// planMembers compares who is there with who is wanted: voters, learners, members that are
+// only prepared, and those that etcd has removed. A member joins as a learner and is promoted
+// when it has caught up; one leaves after its replacement votes. Where a change depends on
+// it, etcd's own list of members is read from a quorum after the objects (State.Roster).
+// Hosts are drained one cluster at a time (turns).
+//
 // # Clusters that others run
 //
 // One with management Observe is only asked (ReconcileImported): there is no plan,

@@ -36,6 +36,25 @@ type lastWritten struct {
 	at     time.Time
 }
 
+// Anew is a source that has each host it yields read anew: what was written to one that
+// was deleted says nothing of another of its name.
+func (c *HostController) Anew(from Source) Source {
+	return func(ctx context.Context) <-chan store.Key {
+		out := make(chan store.Key)
+		go func() {
+			defer close(out)
+			for key := range from(ctx) {
+				c.written.Delete(key)
+				select {
+				case out <- key:
+				case <-ctx.Done():
+				}
+			}
+		}()
+		return out
+	}
+}
+
 // Reconcile sets the condition of one host.
 func (c *HostController) Reconcile(ctx context.Context, key store.Key) (time.Duration, error) {
 	// Short, so that a host that has just joined is used at once.

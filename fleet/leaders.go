@@ -160,10 +160,11 @@ type leaderBook struct {
 type leaderRecord struct {
 	// host that leads it.
 	host string
-	// movedAt and target are the latest move, and underway says that its end was not seen
-	// yet. home says that leadership was last seen where it should be.
+	// movedAt, target and its process are the latest move, and underway says that its end
+	// was not seen yet. home says that leadership was last seen where it should be.
 	movedAt  time.Time
 	target   string
+	process  string
 	underway bool
 	home     bool
 	// bounces are the moves in a row that did not hold.
@@ -195,6 +196,10 @@ func (b *leaderBook) observe(s *State, now time.Time) Leading {
 	case rec.home:
 		rec.home = false
 		rec.bounced(now)
+	}
+	if rec.bounces > 0 && processOf(s.member(rec.target)) != rec.process {
+		// Its process ended: leadership was lost with it, and did not bounce.
+		rec.bounces, rec.notBefore = 0, time.Time{}
 	}
 	l := Leading{NotBefore: rec.notBefore, OnHost: map[string]int{}}
 	if rec.bounces > 0 {
@@ -239,14 +244,23 @@ func (b *leaderBook) offer(s *State, key store.Key, rec *leaderRecord, onHost ma
 }
 
 // moved notes that leadership was asked to move.
-func (b *leaderBook) moved(key store.Key, target string, now time.Time) {
+func (b *leaderBook) moved(s *State, target string, now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	rec := b.record(key)
+	rec := b.record(store.KeyOf(s.Cluster))
 	if rec.underway {
 		rec.bounced(now) // the move before did not even arrive
 	}
 	rec.movedAt, rec.target, rec.underway, rec.home = now, target, true, false
+	rec.process = processOf(s.member(target))
+}
+
+// processOf names a member's etcd process, as its host last reported it.
+func processOf(m *MemberState) string {
+	if m == nil || m.Object.Status.Process == nil {
+		return ""
+	}
+	return fmt.Sprintf("%d at %s", m.Object.Status.Process.PID, m.Object.Status.Process.StartedAt)
 }
 
 func (b *leaderBook) record(key store.Key) *leaderRecord {

@@ -10,7 +10,6 @@ import (
 
 	"github.com/quorate/quorate/api/v1alpha1"
 	"github.com/quorate/quorate/etcd"
-	"github.com/quorate/quorate/store"
 )
 
 // zoned is a cluster whose members stand one on a host, in the zones given; the one of
@@ -111,13 +110,16 @@ func TestLeaderZones(t *testing.T) {
 func TestLeaderBook(t *testing.T) {
 	now := time.Unix(1000, 0)
 	b := newLeaderBook()
-	key := store.Key{Namespace: "default", Name: "c"}
+	pid := int64(1)
 	look := func(leads int) string {
 		s := zoned(now, leads, []string{"a", "b"}, "a", "b", "c")
+		for i := range s.Members {
+			s.Members[i].Object.Status.Process.PID = pid
+		}
 		s.Leading = b.observe(s, now)
 		to := firstMove(Plan(s))
 		if to != "" {
-			b.moved(key, to, now)
+			b.moved(s, to, now)
 		}
 		return to
 	}
@@ -153,6 +155,17 @@ func TestLeaderBook(t *testing.T) {
 		}
 		avoid = to
 		wait *= 2
+	}
+	// That its process ended explains it: at once again.
+	after(time.Second)
+	look(0)
+	after(time.Second)
+	if to := look(2); to != "" {
+		t.Fatalf("it goes to %q at once", to)
+	}
+	pid++
+	if to := look(2); to == "" {
+		t.Fatal("a leader that was lost is taken for a move that did not hold")
 	}
 	after(time.Second)
 	look(1)
@@ -195,7 +208,7 @@ func TestScatterLeaders(t *testing.T) {
 			}
 			s.Leading = b.observe(s, now)
 			if to := firstMove(Plan(s)); to != "" {
-				b.moved(store.Key{Namespace: "default", Name: name}, to, now)
+				b.moved(s, to, now)
 				_, _ = fmt.Sscanf(to, "c-%d", &pl.leads)
 				moves[name]++
 			}
@@ -223,7 +236,7 @@ func TestScatterLeadersEvens(t *testing.T) {
 			s.Cluster.Name = fmt.Sprint("c", i)
 			s.Leading = b.observe(s, now)
 			if to := firstMove(Plan(s)); to != "" {
-				b.moved(store.KeyOf(s.Cluster), to, now)
+				b.moved(s, to, now)
 				_, _ = fmt.Sscanf(to, "c-%d", &leads[i])
 			}
 		}

@@ -28,6 +28,9 @@ type MemberOptions struct {
 	// configuration: another member may have died since the fleet ordered it. An
 	// error holds the restart back. Nil allows all.
 	MayRestart func(ctx context.Context, m *v1alpha1.EtcdMember) error
+	// MayCome is asked before a member that is new on this host is prepared, and says why
+	// it may not come; nil if it may. It must not block. Nil takes all.
+	MayCome func(m *v1alpha1.EtcdMember) *Refusal
 	// Snapshots opens what a member whose bootstrap is Restored is restored from: a
 	// snapshot as etcd sends it, decompressed, and its size in bytes, 0 or less where that
 	// is not known. Reading ends with ctx. Nil where there is no way to backups.
@@ -118,6 +121,9 @@ func (c *MemberController) Reconcile(ctx context.Context, key store.Key) (time.D
 }
 
 func (c *MemberController) ensure(ctx context.Context, m *v1alpha1.EtcdMember) (v1alpha1.EtcdMemberStatus, error) {
+	if seen, err := c.turnedAway(ctx, m); seen != nil || err != nil {
+		return orNothing(seen), err
+	}
 	if c.opts.MayRestart == nil || m.Spec.Run != v1alpha1.RunRunning {
 		return c.opts.Driver.Ensure(ctx, m)
 	}

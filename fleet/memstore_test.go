@@ -218,6 +218,9 @@ func sameSpec(a, b v1alpha1.Object) bool {
 	case *v1alpha1.EtcdMember:
 		y, _ := b.(*v1alpha1.EtcdMember)
 		return v1alpha1.Equal(x.Spec, y.Spec)
+	case *v1alpha1.EtcdHost:
+		y, _ := b.(*v1alpha1.EtcdHost)
+		return v1alpha1.Equal(x.Spec, y.Spec)
 	case *v1alpha1.EtcdBackupPolicy:
 		y, _ := b.(*v1alpha1.EtcdBackupPolicy)
 		return v1alpha1.Equal(x.Spec, y.Spec)

@@ -15,9 +15,7 @@ import (
 // Reasons for which a plan is held.
 const (
 	HeldRestored        = "StoreRestored"
-	HeldNoHost          = "NoHost"
 	HeldCA              = "CertificateAuthority"
-	HeldNoRelease       = "ReleaseNotFound"
 	HeldNotPrepared     = "MembersNotPrepared"
 	HeldUnhealthy       = "MembersNotHealthy"
 	HeldHostUnreachable = "HostNotReady"
@@ -42,7 +40,7 @@ func Plan(s *State) v1alpha1.Plan {
 		planForm(s, &p)
 	default:
 		planStart(s, &p)
-		planUpdate(s, &p)
+		planFormed(s, &p)
 		planLeader(s, &p)
 		if len(p.Steps) > 0 && neverUp(s) {
 			// Half a restore goes no further than its EtcdRestore does.
@@ -54,6 +52,7 @@ func Plan(s *State) v1alpha1.Plan {
 		hold(&p, HeldRestored, "the fleet's store was restored (epoch "+epoch+
 			") and may be older than what runs: read this plan, then accept it with `quorate plan "+c.Name+" --accept`")
 	}
+	p.Notes = append(p.Notes, s.notes()...)
 	p.Token = token(&p)
 	return p
 }
@@ -109,7 +108,7 @@ func token(p *v1alpha1.Plan) string {
 // planDelete stops and forgets every member, the leader last so that there is no
 // election among members that are about to go.
 func planDelete(s *State, p *v1alpha1.Plan) {
-	for _, m := range append(leaderLast(s, s.Former), leaderLast(s, s.Members)...) {
+	for _, m := range slices.Concat(leaderLast(s, s.Former), leaderLast(s, s.Members), leaderLast(s, s.Left)) {
 		p.Steps = append(p.Steps, v1alpha1.PlanStep{
 			Action: v1alpha1.ActionDeleteMember, Member: m.Object.Name, MemberID: m.Object.Spec.MemberID,
 			Reason:       "the cluster is being deleted",
@@ -127,6 +126,12 @@ func keptFor(s *State) string {
 }
 
 func planSuspend(s *State, p *v1alpha1.Plan) {
+	for i := range s.Left {
+		// While the others still say that it was removed: afterwards nobody could.
+		if m := &s.Left[i]; m.Object.DeletionTimestamp == nil {
+			p.Steps = append(p.Steps, goStep(s, m, "etcd has removed it from the cluster"))
+		}
+	}
 	for _, m := range append(leaderLast(s, s.Former), leaderLast(s, s.Members)...) {
 		if stopped(m.Object) || m.Object.Spec.Run == v1alpha1.RunPrepared {
 			continue
@@ -149,7 +154,14 @@ func planForm(s *State, p *v1alpha1.Plan) {
 	if s.CAProblem != "" {
 		hold(p, HeldCA, s.CAProblem)
 	}
+	if s.FormationProblem != "" {
+		hold(p, HeldFormation, s.FormationProblem)
+	}
 	holdUnrestorable(s, p)
+	if s.sequential() {
+		planFounder(s, p)
+		return
+	}
 	missing := int(s.Cluster.Spec.Replicas) - len(s.Members)
 	planned := map[string]int{}
 	for i := range max(missing, 0) {
@@ -162,7 +174,7 @@ func planForm(s *State, p *v1alpha1.Plan) {
 			Impact:       "none: its host prepares ports, release and certificates, and starts nothing",
 		}
 		if host == nil {
-			hold(p, why.reason, why.text)
+			holdUnplaced(p, &why)
 		} else {
 			planned[host.Object.Name]++
 			step.Precondition = "host " + host.Object.Name + " is ready"
@@ -236,6 +248,7 @@ func planStart(s *State, p *v1alpha1.Plan) {
 		m := s.Members[i].Object
 		switch {
 		case m.Spec.Run == v1alpha1.RunRunning || m.DeletionTimestamp != nil:
+		case !told(&s.Members[i]) && joiner(&s.Members[i]) || m.Spec.Leaving && !s.neededBack(&s.Members[i]):
 		case m.Spec.Bootstrap == nil:
 			p.Steps = append(p.Steps, startStep(m.Name, "the cluster is being formed", "every member is prepared"))
 		default:
@@ -256,14 +269,14 @@ func startReason(m *v1alpha1.EtcdMember) string {
 // configuration than the cluster's. Members that are down go first, since that
 // costs nothing and may be what heals them; the leader goes last, after its
 // leadership has been handed to a member that is done.
-func planUpdate(s *State, p *v1alpha1.Plan) {
-	starting := len(p.Steps) > 0
+func planUpdate(s *State) (downSteps, steps []v1alpha1.PlanStep) {
 	leader := s.leader()
 	var down, followers []*MemberState
 	var leading *MemberState
 	for i := range s.Members {
 		m := &s.Members[i]
-		if m.Object.DeletionTimestamp != nil || WantedHash(s.Cluster, m.Object) == v1alpha1.MemberConfigHash(&m.Object.Spec) {
+		if m.Object.DeletionTimestamp != nil || m.Object.Spec.Leaving || joiner(m) && !told(m) ||
+			WantedHash(s.Cluster, m.Object) == v1alpha1.MemberConfigHash(&m.Object.Spec) {
 			continue
 		}
 		switch {
@@ -277,16 +290,12 @@ func planUpdate(s *State, p *v1alpha1.Plan) {
 			followers = append(followers, m)
 		}
 	}
-	if len(down)+len(followers) == 0 && leading == nil {
-		return
-	}
-	var steps []v1alpha1.PlanStep
 	for _, m := range down {
 		why := "it is not serving, and " + outdated(s, m)
 		if s.serves(m) {
 			why = outdated(s, m)
 		}
-		steps = append(steps, updateStep(s, m, why))
+		downSteps = append(downSteps, updateStep(s, m, why))
 	}
 	for _, m := range followers {
 		steps = append(steps, updateStep(s, m, outdated(s, m)))
@@ -302,10 +311,7 @@ func planUpdate(s *State, p *v1alpha1.Plan) {
 		}
 		steps = append(steps, updateStep(s, leading, outdated(s, leading)))
 	}
-	if !starting {
-		holdUpdate(s, p, &steps[0])
-	}
-	p.Steps = append(p.Steps, steps...)
+	return downSteps, steps
 }
 
 // outdated says in what way a member's configuration is not the wanted one.
@@ -320,10 +326,12 @@ func outdated(s *State, m *MemberState) string {
 
 func updateStep(s *State, m *MemberState, reason string) v1alpha1.PlanStep {
 	impact := "the member restarts; the others serve"
-	switch len(s.Members) {
-	case 1:
+	switch voters := s.voters(); {
+	case !s.votes(m):
+		impact = "none: it is a learner"
+	case voters == 1:
 		impact = "the only member restarts: clients wait until it is back"
-	case 2:
+	case voters == 2:
 		impact = "one of two members restarts: without it there is no quorum, and clients wait until it is back"
 	}
 	return v1alpha1.PlanStep{
@@ -353,6 +361,9 @@ func holdUpdate(s *State, p *v1alpha1.Plan, first *v1alpha1.PlanStep) {
 			return
 		}
 	}
+	if first.Action == v1alpha1.ActionUpdateMember && !s.votes(m) {
+		return // no quorum counts it
+	}
 	if first.Action == v1alpha1.ActionUpdateMember && !s.serves(m) {
 		// It may be down already. That nobody has asked yet does not say so, nor does an
 		// election, which may need it.
@@ -368,7 +379,7 @@ func holdUpdate(s *State, p *v1alpha1.Plan, first *v1alpha1.PlanStep) {
 	}
 	var sick []string
 	for i := range s.Members {
-		if !s.serves(&s.Members[i]) {
+		if s.votes(&s.Members[i]) && !s.serves(&s.Members[i]) {
 			sick = append(sick, s.Members[i].Object.Name+": "+s.whyUnhealthy(&s.Members[i]))
 		}
 	}
@@ -376,7 +387,7 @@ func holdUpdate(s *State, p *v1alpha1.Plan, first *v1alpha1.PlanStep) {
 		hold(p, HeldUnhealthy, strings.Join(sick, "; "))
 		return
 	}
-	if len(s.Members) > 1 && s.leader() == nil {
+	if s.voters() > 1 && s.leader() == nil {
 		hold(p, HeldUnknownLeader, "the members do not agree on a leader yet")
 	}
 }
@@ -389,7 +400,7 @@ func (s *State) successor(leading *MemberState) *MemberState {
 	var bestKey [2]uint64
 	for i := range s.Members {
 		m := &s.Members[i]
-		if m.Object.Name == leading.Object.Name {
+		if m.Object.Name == leading.Object.Name || !s.votes(m) || m.Object.Spec.Leaving {
 			continue
 		}
 		a, ok := s.answer(m)
@@ -448,54 +459,4 @@ func leaderLast(s *State, list []MemberState) []*MemberState {
 	}
 	slices.SortStableFunc(members, func(a, b *MemberState) int { return cmp.Compare(rank(a), rank(b)) })
 	return members
-}
-
-type refusal struct{ reason, text string }
-
-// place chooses the ready host with the fewest members of this cluster, then of
-// all clusters, then by name.
-func place(s *State, planned map[string]int) (*HostState, refusal) {
-	var best *HostState
-	var bestKey [2]int
-	var why []string
-	noRelease := false
-	for i := range s.Hosts {
-		h := &s.Hosts[i]
-		switch {
-		case h.Object.Spec.Unschedulable:
-			why = append(why, h.Object.Name+" is unschedulable")
-			continue
-		case !h.Ready:
-			why = append(why, "the agent of "+h.Object.Name+" does not report")
-			continue
-		case s.Releases[h.Object.Status.Platform].Digest == "":
-			noRelease = true
-			why = append(why, fmt.Sprintf("there is no etcd %s for %s (%s); add it with `quorate release add`",
-				s.Cluster.Spec.Version, h.Object.Name, h.Object.Status.Platform))
-			continue
-		}
-		key := [2]int{s.onHost(h.Object.Name) + planned[h.Object.Name], h.Members + planned[h.Object.Name]}
-		if best == nil || slices.Compare(key[:], bestKey[:]) < 0 {
-			best, bestKey = h, key
-		}
-	}
-	switch {
-	case best != nil:
-		return best, refusal{}
-	case noRelease:
-		return nil, refusal{HeldNoRelease, strings.Join(why, "; ")}
-	case len(why) == 0:
-		return nil, refusal{HeldNoHost, "no host has joined: start `quorate agent` on one"}
-	}
-	return nil, refusal{HeldNoHost, strings.Join(why, "; ")}
-}
-
-func (s *State) onHost(host string) int {
-	n := 0
-	for i := range s.Members {
-		if s.Members[i].Object.Spec.Host == host {
-			n++
-		}
-	}
-	return n
 }

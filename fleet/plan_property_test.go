@@ -18,11 +18,18 @@ import (
 // members and of the controller at any write, delayed and reordered answers —
 // there are never two mutations at once, never less than a quorum by Quorate's
 // act, and in the end everything is as wanted. So it is with restores in place, deleted
-// half-way or not, and with names of restores that mean none.
+// half-way or not, and with names of restores that mean none; and with hosts that are
+// drained, and not any more, and lost: no voter is removed unless the others are a healthy
+// quorum, no learner promoted that is not in step, no removed member started.
 func TestAnyHistoryConverges(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		replicas := rapid.SampledFrom([]int{1, 2, 3, 4, 5, 7}).Draw(t, "replicas")
-		w := newWorld(replicas, rapid.IntRange(1, 3).Draw(t, "hosts"))
+		hosts := rapid.IntRange(1, 5).Draw(t, "hosts")
+		w := newWorld(replicas, hosts)
+		if rapid.Bool().Draw(t, "sequential") {
+			w.edit(func(s *v1alpha1.EtcdClusterSpec) { s.Formation.Mode = v1alpha1.FormationSequential })
+		}
+		aHost := func() string { return fmt.Sprintf("host-%d", rapid.IntRange(0, hosts-1).Draw(t, "host")) }
 		steps := rapid.IntRange(10, 150).Draw(t, "steps")
 		deleted := false
 		if rapid.IntRange(0, 3).Draw(t, "begins") == 0 {
@@ -32,7 +39,7 @@ func TestAnyHistoryConverges(t *testing.T) {
 		for i := range steps {
 			w.clock = w.clock.Add(time.Duration(rapid.IntRange(0, 3000).Draw(t, "ms")) * time.Millisecond)
 			members := w.members()
-			switch rapid.IntRange(0, 33).Draw(t, "what") {
+			switch rapid.IntRange(0, 44).Draw(t, "what") {
 			case 20:
 				if len(w.listRestores()) < 4 {
 					w.restore(fmt.Sprint("r-", 1+i), rapid.IntRange(0, 3).Draw(t, "in place") > 0)
@@ -42,7 +49,16 @@ func TestAnyHistoryConverges(t *testing.T) {
 					w.dropRestore(all[rapid.IntRange(0, len(all)-1).Draw(t, "restore")].Name)
 				}
 			case 22:
-				w.setHost("host-0", w.silent["host-0"])
+				host := aHost()
+				w.setHost(host, w.silent[host])
+			case 29, 30:
+				w.drain(aHost(), true)
+			case 31:
+				w.drain(aHost(), false)
+			case 32:
+				w.lose(aHost())
+			case 33:
+				w.hitch(rapid.IntRange(0, hitches-1).Draw(t, "hitch"))
 			case 23:
 				w.unmakeable = !w.unmakeable
 			case 24:
@@ -83,7 +99,7 @@ func TestAnyHistoryConverges(t *testing.T) {
 					}
 				}
 				w.elect()
-			case 8, 9, 10, 11, 12:
+			case 8, 9, 10, 11, 12, 34, 35, 36:
 				if len(members) > 0 {
 					w.agent(members[rapid.IntRange(0, len(members)-1).Draw(t, "agent")])
 				}
@@ -94,9 +110,10 @@ func TestAnyHistoryConverges(t *testing.T) {
 		}
 		w.restart()
 		w.unstick()
+		w.spare(hosts)
 		if !w.settle() {
 			w.fail(t)
-			t.Fatalf("did not settle: serving %v, cluster %+v\nrestores %+v\nevents:\n%s", w.serving(), w.cluster(), w.listRestores(), strings.Join(w.events, "\n"))
+			t.Fatalf("did not settle (%s): serving %v, cluster %+v\nrestores %+v\nevents:\n%s", w.settled(w.cluster()), w.serving(), w.cluster(), w.listRestores(), strings.Join(w.events, "\n"))
 		}
 		w.fail(t)
 	})
@@ -128,6 +145,24 @@ func TestEveryCrashPoint(t *testing.T) {
 			{"delete", deleteCluster},
 		},
 		{
+			{"form one after the other", func(w *world) {
+				w.edit(func(s *v1alpha1.EtcdClusterSpec) { s.Formation.Mode = v1alpha1.FormationSequential })
+			}},
+			{"drain", func(w *world) { w.drain("host-0", true) }},
+			{"drain another, and change the configuration", func(w *world) {
+				w.drain("host-0", false)
+				w.drain("host-1", true)
+				w.edit(func(s *v1alpha1.EtcdClusterSpec) { s.Etcd.SnapshotCount = 5000 })
+			}},
+			{"undrain half-way", func(w *world) {
+				w.drain("host-2", true)
+				w.runUntilCrash(25)
+				w.store.revive()
+				w.drain("host-2", false)
+			}},
+			restore,
+		},
+		{
 			{"form from a backup", func(w *world) {
 				w.edit(func(s *v1alpha1.EtcdClusterSpec) { s.RestoreName = "first" })
 				w.restore("first", false, func(s *v1alpha1.EtcdRestoreSpec) { s.Source.Point = v1alpha1.PointLatest })
@@ -151,7 +186,7 @@ func crashAtEach(t *testing.T, before []phase, last phase) {
 	t.Helper()
 	crashes := 0
 	for n := 0; ; n++ {
-		w := newWorld(3, 3)
+		w := newWorld(3, 4)
 		for _, ph := range before {
 			ph.edit(w)
 			if !w.settle() {

@@ -20,9 +20,9 @@ const HeldRestore = "RestoreNotReady"
 // member is created. So two clusters never run of which one claims to be the other. A name
 // that means no such restore changes nothing and holds everything.
 
-// everyMember ranges over the members and the former ones.
+// everyMember ranges over the members, the former ones, and those that were removed.
 func (s *State) everyMember(yield func(*MemberState) bool) {
-	for _, list := range [][]MemberState{s.Members, s.Former} {
+	for _, list := range [][]MemberState{s.Members, s.Former, s.Left} {
 		for i := range list {
 			if !yield(&list[i]) {
 				return
@@ -219,7 +219,7 @@ func holdUnrestored(s *State, p *v1alpha1.Plan) {
 	var waiting []string
 	for i := range s.Members {
 		m := s.Members[i].Object
-		if m.Spec.RestoreName == "" || m.Spec.MemberID != "" || m.Spec.Run == v1alpha1.RunRunning {
+		if m.Spec.RestoreName == "" || m.Spec.MemberID != "" || m.Spec.Run == v1alpha1.RunRunning || joiner(&s.Members[i]) {
 			continue
 		}
 		c := v1alpha1.FindCondition(m.Status.Conditions, v1alpha1.ConditionRestored)
@@ -243,13 +243,13 @@ func holdUnrestored(s *State, p *v1alpha1.Plan) {
 // placeNext chooses a host for the i-th member that is yet to be created: the place of
 // the former member that it stands for, with its ports, as long as that can be had.
 func (s *State) placeNext(i int, planned map[string]int) (*HostState, *v1alpha1.Ports, refusal) {
-	if at := len(s.Members) + i; s.Restore != nil && at < len(s.Restore.Status.Places) {
+	if at := len(s.Members) + i; s.Restore != nil && neverUp(s) && at < len(s.Restore.Status.Places) {
 		was := s.Restore.Status.Places[at]
-		if h := s.host(was.Host); h != nil && h.Ready && !h.Object.Spec.Unschedulable && s.Releases[h.Object.Status.Platform].Digest != "" {
+		if h := s.host(was.Host); h != nil && s.fits(was.Host, planned) {
 			return h, &was.Ports, refusal{}
 		}
 	}
-	host, why := place(s, planned)
+	host, why := s.place(planned)
 	return host, nil, why
 }
 

@@ -185,7 +185,7 @@ func TestRestorePlanIsWhatHappens(t *testing.T) {
 	w := newWorld(3, 3)
 	w.formed(t)
 	was := w.members()
-	w.held(func(f *fleet.BackupFound) { f.Of.ClusterID = idOf("", was[0].Spec.Bootstrap.Token) })
+	w.held(func(f *fleet.BackupFound) { f.Of.ClusterID = w.ensembleOf(was[0]).ID })
 	w.restore("undo", true)
 	for w.accepted(w.cluster()) == nil {
 		w.restoreAll()

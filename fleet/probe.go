@@ -3,6 +3,7 @@ package fleet
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -44,7 +45,7 @@ func (p *Prober) Probe(ctx context.Context, c *v1alpha1.EtcdCluster, members []*
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	for _, m := range members {
-		if m.Status.ClientURL == "" || m.Spec.Bootstrap == nil {
+		if m.Status.ClientURL == "" || m.Spec.Bootstrap == nil || !told(&MemberState{Object: m}) {
 			continue
 		}
 		wg.Go(func() {
@@ -80,6 +81,53 @@ func (p *Prober) Probe(ctx context.Context, c *v1alpha1.EtcdCluster, members []*
 		}
 	}
 	return answers, nil, nil
+}
+
+// memberPatience bounds one call that lists or changes the members.
+const memberPatience = 5 * time.Second
+
+// Members implements Etcd.
+func (p *Prober) Members(ctx context.Context, c *v1alpha1.EtcdCluster, via []*v1alpha1.EtcdMember) (members []etcd.Member, err error) {
+	creds, err := p.creds.ClientTLS(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	err = errors.New("no member answers")
+	for _, m := range via {
+		// One that is silent must not use up the others' time.
+		ask, cancel := context.WithTimeout(ctx, time.Second)
+		members, err = p.pool.Members(ask, etcd.Target{Endpoint: m.Status.ClientURL, TLS: creds})
+		cancel()
+		if err == nil {
+			return members, nil
+		}
+	}
+	return nil, err
+}
+
+// AddLearner implements Etcd.
+func (p *Prober) AddLearner(ctx context.Context, c *v1alpha1.EtcdCluster, via *v1alpha1.EtcdMember, peerURL string) error {
+	return p.change(ctx, c, via, func(ctx context.Context, target etcd.Target) error { return p.pool.AddLearner(ctx, target, peerURL) })
+}
+
+// Promote implements Etcd.
+func (p *Prober) Promote(ctx context.Context, c *v1alpha1.EtcdCluster, via *v1alpha1.EtcdMember, id etcd.ID) error {
+	return p.change(ctx, c, via, func(ctx context.Context, target etcd.Target) error { return p.pool.Promote(ctx, target, id) })
+}
+
+// Remove implements Etcd.
+func (p *Prober) Remove(ctx context.Context, c *v1alpha1.EtcdCluster, via *v1alpha1.EtcdMember, id etcd.ID) error {
+	return p.change(ctx, c, via, func(ctx context.Context, target etcd.Target) error { return p.pool.Remove(ctx, target, id) })
+}
+
+func (p *Prober) change(ctx context.Context, c *v1alpha1.EtcdCluster, via *v1alpha1.EtcdMember, call func(context.Context, etcd.Target) error) error {
+	creds, err := p.creds.ClientTLS(ctx, c)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, memberPatience)
+	defer cancel()
+	return call(ctx, etcd.Target{Endpoint: via.Status.ClientURL, TLS: creds})
 }
 
 // MoveLeader implements Etcd.

@@ -215,7 +215,9 @@ func (w *world) setHost(name string, ready bool) {
 		w.silent[name], status = true, v1alpha1.Unknown
 	}
 	w.must(store.MutateStatus(context.Background(), w.store, store.Key{Name: name}, &v1alpha1.EtcdHost{}, func(h *v1alpha1.EtcdHost) (bool, error) {
-		return v1alpha1.SetCondition(&h.Status.Conditions, v1alpha1.Condition{Type: v1alpha1.ConditionReady, Status: status, Reason: "Test"}), nil
+		return v1alpha1.SetCondition(&h.Status.Conditions, v1alpha1.Condition{
+			Type: v1alpha1.ConditionReady, Status: status, Reason: "Test", LastTransitionTime: v1alpha1.NewTime(w.clock),
+		}), nil
 	}))
 }
 
@@ -263,6 +265,11 @@ func (w *world) begin(m *v1alpha1.EtcdMember, hash string) {
 			return
 		}
 	}
+	// One that was removed, or that its host refuses, is no fault: it does not come up.
+	if err := w.join(m); err != nil || w.refused[m.Name] {
+		delete(w.procs, m.Name)
+		return
+	}
 	w.procs[m.Name] = &proc{hash: hash, booting: true, token: b.Token, revision: revision}
 }
 
@@ -271,6 +278,14 @@ func (w *world) begin(m *v1alpha1.EtcdMember, hash string) {
 func (w *world) checkRetired(m *v1alpha1.EtcdMember) {
 	c := w.cluster()
 	if c == nil || c.DeletionTimestamp != nil {
+		return
+	}
+	if m.Spec.RestoreName == c.Spec.RestoreName {
+		if e := w.ensembleOf(m); e != nil {
+			if is, _ := e.Has(peerURL(m.Name)); is {
+				w.faults = append(w.faults, fmt.Sprintf("the data of %s is renamed aside while it is a member", m.Name))
+			}
+		}
 		return
 	}
 	for _, other := range w.members() {
@@ -300,6 +315,11 @@ func (w *world) checkTold() {
 			t.token = m.Spec.Bootstrap.Token
 			w.checkToken(m)
 		}
+		name := string(m.OwnerReferences[0].UID) + "/" + m.Name
+		if uid, used := w.names[name]; used && uid != m.UID {
+			w.faults = append(w.faults, m.Name+" is the name of two members")
+		}
+		w.names[name] = m.UID
 		was, known := w.told[m.UID]
 		if now[m.UID] = t; known && was == t {
 			continue
@@ -331,10 +351,15 @@ func (w *world) judgeTold(c *v1alpha1.EtcdCluster, m *v1alpha1.EtcdMember, was, 
 	replaced := r != nil && r.Spec.InPlace && m.Spec.RestoreName != c.Spec.RestoreName
 	switch {
 	case is.deleted && !was.deleted:
-		if !replaced {
-			return "it is deleted, and no restore replaces it"
+		if replaced {
+			return w.someRunning(c)
 		}
-		return w.someRunning(c)
+		if e := w.ensembleOf(m); e != nil {
+			if is, _ := e.Has(peerURL(m.Name)); is {
+				return "it is deleted while it is a member, and no restore replaces it"
+			}
+		}
+		return ""
 	case is.run == v1alpha1.RunStopped && was.run != v1alpha1.RunStopped:
 		if !replaced && !c.Spec.Suspended {
 			return "it is stopped, and no restore replaces it"
@@ -344,12 +369,19 @@ func (w *world) judgeTold(c *v1alpha1.EtcdCluster, m *v1alpha1.EtcdMember, was, 
 		return "something is done to a member while there are former ones"
 	case c.Spec.RestoreName != "" && r == nil && !up:
 		return "the cluster goes on being formed, and its restore is not carried out"
-	case is.run == v1alpha1.RunRunning && was.run != v1alpha1.RunRunning && m.Spec.RestoreName != "":
+	case is.run == v1alpha1.RunRunning && was.run != v1alpha1.RunRunning && w.wasRemoved(m):
+		return "it is started, and was removed from the cluster"
+	case is.run == v1alpha1.RunRunning && was.run != v1alpha1.RunRunning && m.Spec.Bootstrap.State == v1alpha1.BootstrapRestored && m.Spec.MemberID == "":
 		return w.someWithoutData(m)
-	case !known && len(w.procs) > 0:
+	case !known && len(w.procs) > 0 && (m.Spec.Bootstrap == nil || m.Spec.Bootstrap.State != v1alpha1.BootstrapExisting):
 		return "it is new, and processes run"
 	}
 	return ""
+}
+
+func (w *world) wasRemoved(m *v1alpha1.EtcdMember) bool {
+	e := w.ensembleOf(m)
+	return e != nil && e.Removed(peerURL(m.Name))
 }
 
 func (w *world) someRunning(c *v1alpha1.EtcdCluster) string {
@@ -365,6 +397,9 @@ func (w *world) someRunning(c *v1alpha1.EtcdCluster) string {
 func (w *world) someWithoutData(m *v1alpha1.EtcdMember) string {
 	founders := 0
 	for _, o := range w.members() {
+		if o.Spec.Bootstrap != nil && o.Spec.Bootstrap.State == v1alpha1.BootstrapExisting {
+			continue
+		}
 		if founders++; w.data[o.UID] != m.Spec.Bootstrap.Token {
 			return "it is started, and " + o.Name + " has no data"
 		}
@@ -379,6 +414,9 @@ func (w *world) someWithoutData(m *v1alpha1.EtcdMember) string {
 // for another one.
 func (w *world) checkToken(m *v1alpha1.EtcdMember) {
 	b := m.Spec.Bootstrap
+	if b.State == v1alpha1.BootstrapExisting {
+		return
+	}
 	peers := fmt.Sprint(b.State, b.InitialCluster)
 	if was, used := w.tokens[b.Token]; used && was != peers {
 		w.faults = append(w.faults, fmt.Sprintf("token %s stands for %s and for %s", b.Token, was, peers))

@@ -10,6 +10,7 @@ import (
 
 	"github.com/quorate/quorate/api/v1alpha1"
 	"github.com/quorate/quorate/etcd"
+	"github.com/quorate/quorate/fleet/place"
 )
 
 // State is everything a plan is made from.
@@ -21,6 +22,16 @@ type State struct {
 	// Members that exist, by number; those that a restore replaces are Former.
 	Members []MemberState
 	Former  []MemberState
+	// Left are those that etcd has removed from the cluster, and that are still to go.
+	Left []MemberState
+	// Roster is etcd's own list of its members, as its quorum knew them after the objects
+	// were read; nil where nothing depends on it, or it could not be read: RosterError then
+	// says why.
+	Roster      []etcd.Member
+	RosterError string
+	// Turn says why members are not moved off their draining hosts now: others go first.
+	// Empty when they may be.
+	Turn string
 	// Restore that the cluster names; nil where it names none, or there is none of that
 	// name.
 	Restore *v1alpha1.EtcdRestore
@@ -32,6 +43,8 @@ type State struct {
 	Releases map[string]v1alpha1.ReleaseRef
 	// CAProblem is why the cluster's CA can't be used, or empty.
 	CAProblem string
+	// FormationProblem is why founding members could not find each other, or empty.
+	FormationProblem string
 	// Leading is what is known of leadership beyond the members' answers.
 	Leading Leading
 	// Alarms raised in etcd; nil when they could not be read.
@@ -52,8 +65,8 @@ type MemberState struct {
 type HostState struct {
 	Object *v1alpha1.EtcdHost
 	Ready  bool
-	// Members bound to it, of all clusters.
-	Members int
+	// Bound are the members of other clusters that it has, where a host is to be chosen.
+	Bound []place.Member
 }
 
 // Probe is the answer of one member's etcd.
@@ -98,11 +111,11 @@ func (s *State) serves(m *MemberState) bool {
 	return m.Object.Spec.MemberID == "" || m.Object.Spec.MemberID == a.MemberID.String()
 }
 
-// answering counts the members whose etcd answers, whether it serves or not.
+// answering counts the voters whose etcd answers, whether it serves or not.
 func (s *State) answering() int {
 	n := 0
 	for i := range s.Members {
-		if _, ok := s.answer(&s.Members[i]); ok {
+		if _, ok := s.answer(&s.Members[i]); ok && s.votes(&s.Members[i]) {
 			n++
 		}
 	}
@@ -117,7 +130,7 @@ func (s *State) leaderless() bool {
 			return false
 		}
 	}
-	if s.answering() < quorum(len(s.Members)) {
+	if s.answering() < quorum(s.voters()) {
 		return true
 	}
 	const election = time.Minute
@@ -182,7 +195,7 @@ func (s *State) leader() *MemberState {
 	var id etcd.ID
 	for i := range s.Members {
 		a, ok := s.answer(&s.Members[i])
-		if !ok || a.Leader == 0 {
+		if !ok || a.Leader == 0 || !s.votes(&s.Members[i]) {
 			continue
 		}
 		if id != 0 && id != a.Leader {
@@ -212,9 +225,9 @@ func (s *State) healthyCount() int {
 	return n
 }
 
-// member of that name, a former one included.
+// member of that name, one that was replaced or removed included.
 func (s *State) member(name string) *MemberState {
-	for _, list := range [][]MemberState{s.Members, s.Former} {
+	for _, list := range [][]MemberState{s.Members, s.Former, s.Left} {
 		for i := range list {
 			if list[i].Object.Name == name {
 				return &list[i]
@@ -236,7 +249,7 @@ func (s *State) host(name string) *HostState {
 // formed reports whether the cluster has begun to exist: a member was told how to
 // bootstrap.
 func (s *State) formed() bool {
-	return slices.ContainsFunc(s.Members, func(m MemberState) bool { return m.Object.Spec.Bootstrap != nil })
+	return slices.ContainsFunc(s.Members, func(m MemberState) bool { return told(&m) })
 }
 
 // quorum is the number of members that must be up for n voters to decide.

@@ -66,7 +66,7 @@ func (c *ClusterController) tellHeld(ctx context.Context, obj *v1alpha1.EtcdClus
 		return
 	}
 	switch is.Reason {
-	case HeldCA, HeldNoRelease, HeldRestored:
+	case HeldCA, HeldNoRelease, HeldRestored, HeldNoCapacity, HeldSpread, HeldZones:
 		c.opts.Recorder.Record(ctx, store.About(obj, store.Event{Type: store.Warning, Reason: is.Reason, Message: is.Message, Source: "fleet"}))
 	}
 }
@@ -76,7 +76,7 @@ func setStatus(s *State, p progress, st *v1alpha1.EtcdClusterStatus) {
 	generation := s.Cluster.Generation
 	healthy, wanted := s.healthyCount(), int(s.Cluster.Spec.Replicas)
 	st.ObservedGeneration = generation
-	st.Ready = fmt.Sprintf("%d/%d", healthy, wanted)
+	st.Ready = fmt.Sprintf("%d/%d", min(healthy, wanted), wanted)
 	st.Leader = ""
 	if l := s.leader(); l != nil {
 		st.Leader = l.Object.Name
@@ -85,7 +85,7 @@ func setStatus(s *State, p progress, st *v1alpha1.EtcdClusterStatus) {
 	st.Endpoints = nil
 	for i := range s.Members {
 		m := s.Members[i].Object
-		if m.Spec.Bootstrap != nil && m.Status.ClientURL != "" {
+		if told(&s.Members[i]) && s.votes(&s.Members[i]) && m.Status.ClientURL != "" {
 			st.Endpoints = append(st.Endpoints, m.Status.ClientURL)
 		}
 		if m.Spec.ClusterID != "" {
@@ -101,6 +101,9 @@ func setStatus(s *State, p progress, st *v1alpha1.EtcdClusterStatus) {
 	}
 	progressing := progressingCondition(s, p)
 	degraded := degradedCondition(s)
+	if electing(s, p) {
+		degraded.Status, degraded.Reason, degraded.Message = v1alpha1.False, ReasonMoving, "leadership is moving to "+p.task.Spec.Member
+	}
 	if updating(s, p) {
 		degraded.Status, degraded.Reason = v1alpha1.False, "Updating"
 		degraded.Message = p.task.Spec.Member + " is being restarted"
@@ -110,7 +113,7 @@ func setStatus(s *State, p progress, st *v1alpha1.EtcdClusterStatus) {
 	}
 	suspended := suspendedCondition(s)
 	for _, cond := range []v1alpha1.Condition{available, progressing, degraded, suspended} {
-		cond.ObservedGeneration = generation
+		cond.ObservedGeneration, cond.LastTransitionTime = generation, v1alpha1.NewTime(s.ReadAt)
 		v1alpha1.SetCondition(&st.Conditions, cond)
 	}
 	switch {
@@ -144,7 +147,7 @@ func (s *State) lowestVersion() string {
 
 func availableCondition(s *State) v1alpha1.Condition {
 	c := v1alpha1.Condition{Type: v1alpha1.ConditionAvailable, Status: v1alpha1.False}
-	voters := len(s.Members)
+	voters := s.voters()
 	healthy := s.healthyCount()
 	switch {
 	case s.restoring():
@@ -191,11 +194,11 @@ func neverUp(s *State) bool {
 
 func allStopped(s *State) bool {
 	for i := range s.Members {
-		if !stopped(s.Members[i].Object) {
+		if m := &s.Members[i]; !stopped(m.Object) && told(m) {
 			return false
 		}
 	}
-	return len(s.Members) > 0
+	return s.formed()
 }
 
 // noneToStop reports whether no member, nor a former one, is left to be stopped.
@@ -211,7 +214,7 @@ func noneToStop(s *State) bool {
 func sickList(s *State) string {
 	var sick []string
 	for i := range s.Members {
-		if m := &s.Members[i]; !s.healthy(m) {
+		if m := &s.Members[i]; !s.healthy(m) && s.votes(m) {
 			sick = append(sick, m.Object.Name+": "+s.whyUnhealthy(m))
 		}
 	}
@@ -220,7 +223,13 @@ func sickList(s *State) string {
 
 func progressingCondition(s *State, p progress) v1alpha1.Condition {
 	c := v1alpha1.Condition{Type: v1alpha1.ConditionProgressing, Status: v1alpha1.False}
-	switch {
+	switch reason := s.changing(&p); {
+	case reason != "" && p.task != nil:
+		c.Status, c.Reason = v1alpha1.True, reason
+		c.Message = fmt.Sprintf("task %s: %s %s: %s", p.task.Name, p.task.Spec.Action, p.task.Spec.Member, orElse(p.waiting, p.task.Spec.Reason))
+	case reason != "" && (p.plan.Held == "" || p.plan.HeldReason == HeldLearner || p.plan.HeldReason == HeldNotPrepared):
+		c.Status, c.Reason = v1alpha1.True, reason
+		c.Message = fmt.Sprintf("%s %s: %s", p.plan.Steps[0].Action, p.plan.Steps[0].Member, orElse(p.plan.Held, p.plan.Steps[0].Reason))
 	case p.plan.Held != "" && p.task == nil:
 		c.Reason, c.Message = p.plan.HeldReason, p.plan.Held
 	case p.task != nil:
@@ -244,6 +253,8 @@ func degradedCondition(s *State) v1alpha1.Condition {
 		c.Status, c.Reason, c.Message = v1alpha1.True, "AlarmRaised", alarmText(s.Alarms, s)
 	case !s.formed() || allStopped(s) || neverUp(s):
 		c.Reason, c.Message = "NotServing", "the cluster is not meant to serve yet, or not any more"
+	case s.growing() && s.sickVoters("") == "":
+		c.Reason, c.Message = "Forming", fmt.Sprintf("%d of %d members have joined", s.voters(), s.Cluster.Spec.Replicas)
 	case s.healthyCount() < int(s.Cluster.Spec.Replicas):
 		c.Status, c.Reason = v1alpha1.True, "MembersDown"
 		c.Message = sickList(s)
@@ -259,7 +270,7 @@ func degradedCondition(s *State) v1alpha1.Condition {
 		c.Status, c.Reason = v1alpha1.True, "HostsNotReady"
 		c.Message = "every member serves, but nobody would restart those on " + strings.Join(s.silentHosts(), ", ") + ": no agent reports from there"
 	default:
-		c.Reason, c.Message = "AllHealthy", allHealthy(len(s.Members))
+		c.Reason, c.Message = "AllHealthy", allHealthy(s.voters())
 	}
 	return c
 }
@@ -280,7 +291,7 @@ func updating(s *State, p progress) bool {
 		return false
 	}
 	for i := range s.Members {
-		if m := &s.Members[i]; !s.healthy(m) && m.Object.Name != p.task.Spec.Member {
+		if m := &s.Members[i]; !s.healthy(m) && s.votes(m) && m.Object.Name != p.task.Spec.Member {
 			return false
 		}
 	}

@@ -51,6 +51,8 @@ func judge(s *State, t *v1alpha1.EtcdTask, now time.Time) verdict {
 		if deleting || suspended {
 			return abandoned("the cluster is no longer to be formed")
 		}
+	case v1alpha1.ActionAddMember, v1alpha1.ActionPromoteMember, v1alpha1.ActionRemoveMember:
+		return judgeMembers(s, t, m)
 	case v1alpha1.ActionRestoreMember:
 		// It waits for nothing: hosts make the members' data side by side.
 		if m.Object.Spec.Bootstrap != nil {
@@ -96,8 +98,12 @@ func judge(s *State, t *v1alpha1.EtcdTask, now time.Time) verdict {
 			return abandoned("the cluster is no longer suspended")
 		}
 	case v1alpha1.ActionDeleteMember:
-		if m == nil {
+		switch {
+		case m == nil:
 			return succeeded("stopped, its data retired")
+		case !deleting && m.Object.DeletionTimestamp != nil && !m.HostReady && s.hasLeft(m):
+			// Nothing depends on it any more: a lost host keeps nobody waiting.
+			return succeeded("told to stop and to retire its data; its host does so once it reports again")
 		}
 	}
 	return verdict{}
@@ -108,15 +114,23 @@ func judgeUpdate(s *State, t *v1alpha1.EtcdTask, m *MemberState) verdict {
 		return verdict{v1alpha1.TaskAbandoned, "the cluster's configuration has changed again"}
 	}
 	p := m.Object.Status.Process
+	if !s.votes(m) && (s.hopeless(m) != "" || s.draining(m) || m.Object.DeletionTimestamp != nil || s.hasLeft(m)) {
+		return verdict{v1alpha1.TaskAbandoned, "it has not voted yet, and is not wanted any more"}
+	}
 	if p == nil || p.ConfigHash != t.Spec.ConfigHash || v1alpha1.MemberConfigHash(&m.Object.Spec) != t.Spec.ConfigHash {
 		return verdict{}
 	}
 	a, ok := s.answer(m)
 	switch {
 	case s.serves(m):
+	case ok && a.Learner:
+		return verdict{v1alpha1.TaskSucceeded, "it runs with the new configuration, as a learner"}
 	case ok && s.leaderless() && (m.Object.Spec.MemberID == "" || m.Object.Spec.MemberID == a.MemberID.String()):
 		// It has done its part: the quorum needs the next member's configuration too.
 		return verdict{v1alpha1.TaskSucceeded, "it runs with the new configuration; there is no quorum for it to join yet"}
+	case neverUp(s) && fromNothing(s.Cluster):
+		// Before members have found each other, etcd may not answer at all.
+		return verdict{v1alpha1.TaskSucceeded, "it runs with the new configuration, and waits for the others to found the cluster with"}
 	default:
 		return verdict{}
 	}
@@ -149,11 +163,15 @@ func waitingFor(s *State, t *v1alpha1.EtcdTask) string {
 		if m != nil && m.Object.DeletionTimestamp != nil {
 			return unproven(m, m.Object.Name+" is stopping, then its data is retired")
 		}
+	case v1alpha1.ActionPromoteMember, v1alpha1.ActionRemoveMember:
+		if t.Status.ActedAt != nil && s.Roster == nil {
+			return "etcd was told, and can't be asked whether it is done: " + orElse(s.RosterError, "no member serves")
+		}
 	case v1alpha1.ActionMoveLeader:
 		if t.Status.ActedAt != nil {
 			return "leadership is moving to " + t.Spec.Member
 		}
-	case v1alpha1.ActionCreateMember, v1alpha1.ActionRestoreMember, v1alpha1.ActionStartMember:
+	case v1alpha1.ActionCreateMember, v1alpha1.ActionRestoreMember, v1alpha1.ActionStartMember, v1alpha1.ActionAddMember:
 	}
 	return ""
 }
@@ -203,6 +221,12 @@ func (c *ClusterController) act(ctx context.Context, s *State, t *v1alpha1.EtcdT
 		return c.restoreMember(ctx, s, m)
 	case v1alpha1.ActionStartMember:
 		return c.startMember(ctx, s, m)
+	case v1alpha1.ActionAddMember:
+		return c.addMember(ctx, s, m)
+	case v1alpha1.ActionPromoteMember:
+		return c.promoteMember(ctx, s, m)
+	case v1alpha1.ActionRemoveMember:
+		return c.removeMember(ctx, s, m)
 	case v1alpha1.ActionUpdateMember:
 		obj := m.Object.DeepCopy()
 		obj.Spec = WantedSpec(s.Cluster, m.Object)
@@ -220,10 +244,14 @@ func (c *ClusterController) act(ctx context.Context, s *State, t *v1alpha1.EtcdT
 }
 
 func (c *ClusterController) createMember(ctx context.Context, s *State, t *v1alpha1.EtcdTask) error {
-	host, ports, why := s.placeNext(0, nil)
-	if host == nil {
-		return fmt.Errorf("place %s: %s: %w", t.Spec.Member, why.text, errHeld)
-	}
+	return c.placeAndCreate(ctx, s, t.Spec.Member, func(host *HostState, ports *v1alpha1.Ports) *v1alpha1.EtcdMember {
+		return newMember(s, t.Spec.Member, host, ports)
+	})
+}
+
+// newMember is a member that is to be created on a host. Ports are those it had there
+// before, or nil.
+func newMember(s *State, name string, host *HostState, ports *v1alpha1.Ports) *v1alpha1.EtcdMember {
 	m := &v1alpha1.EtcdMember{Spec: v1alpha1.EtcdMemberSpec{
 		ClusterName: s.Cluster.Name,
 		Host:        host.Object.Name,
@@ -231,19 +259,22 @@ func (c *ClusterController) createMember(ctx context.Context, s *State, t *v1alp
 		Run:         v1alpha1.RunPrepared,
 		Release:     s.Releases[host.Object.Status.Platform],
 	}}
-	m.Namespace, m.Name = s.Cluster.Namespace, t.Spec.Member
+	m.Namespace, m.Name = s.Cluster.Namespace, name
 	m.Labels = map[string]string{v1alpha1.LabelCluster: s.Cluster.Name}
 	m.Finalizers = []string{v1alpha1.FinalizerMember}
 	m.OwnerReferences = []v1alpha1.OwnerReference{{
 		APIVersion: v1alpha1.KindCluster.APIVersion, Kind: v1alpha1.KindCluster.Kind, Name: s.Cluster.Name, UID: s.Cluster.UID,
 	}}
 	m.Spec = WantedSpec(s.Cluster, m)
+	if s.formed() {
+		m.Spec.Bootstrap = &v1alpha1.Bootstrap{State: v1alpha1.BootstrapExisting, Token: s.bootstrapToken(), InitialCluster: []v1alpha1.Peer{}}
+	}
 	if p := s.Cluster.Spec.Ports; p != nil {
 		m.Spec.Ports = *p
 	} else if ports != nil {
 		m.Spec.Ports = *ports
 	}
-	return c.opts.Store.Create(ctx, m)
+	return m
 }
 
 // startMember tells a member to run. On the first start it also says how to
@@ -252,7 +283,7 @@ func (c *ClusterController) createMember(ctx context.Context, s *State, t *v1alp
 func (c *ClusterController) startMember(ctx context.Context, s *State, m *MemberState) error {
 	obj := m.Object.DeepCopy()
 	if obj.Spec.Bootstrap == nil {
-		if err := found(s, obj); err != nil {
+		if err := errors.Join(found(s, obj), c.meet(ctx, s, obj)); err != nil {
 			return fmt.Errorf("start %s: %w", obj.Name, err)
 		}
 	}
@@ -279,7 +310,8 @@ func found(s *State, obj *v1alpha1.EtcdMember) error {
 // told the same, whatever has changed since: a cluster's ID is made of it.
 func foundation(s *State) (*v1alpha1.Bootstrap, error) {
 	for i := range s.Members {
-		if b := s.Members[i].Object.Spec.Bootstrap; b != nil {
+		// At a discovery service each is told of itself alone.
+		if b := s.Members[i].Object.Spec.Bootstrap; b != nil && b.Discovery == nil && b.State != v1alpha1.BootstrapExisting {
 			return b.DeepCopy(), nil
 		}
 	}
@@ -317,7 +349,7 @@ func (c *ClusterController) moveLeader(ctx context.Context, s *State, t *v1alpha
 	if err != nil || to == 0 {
 		return fmt.Errorf("move leader to %s: its member ID is not recorded yet: %w", t.Spec.Member, errHeld)
 	}
-	c.leaders.moved(store.KeyOf(s.Cluster), t.Spec.Member, c.opts.Now())
+	c.leaders.moved(s, t.Spec.Member, c.opts.Now())
 	return c.opts.Etcd.MoveLeader(ctx, s.Cluster, leader.Object, to)
 }
 
@@ -347,6 +379,11 @@ func newTask(s *State, step v1alpha1.PlanStep, number int64) *v1alpha1.EtcdTask 
 		APIVersion: v1alpha1.KindCluster.APIVersion, Kind: v1alpha1.KindCluster.Kind, Name: s.Cluster.Name, UID: s.Cluster.UID,
 	}}
 	return t
+}
+
+// createdOne reports whether the task created a member.
+func createdOne(t *v1alpha1.EtcdTask) bool {
+	return t.Spec.Action == v1alpha1.ActionCreateMember && t.Status.Phase == v1alpha1.TaskSucceeded
 }
 
 // tasksOf splits a cluster's tasks into the unfinished one, the highest number,

@@ -21,8 +21,6 @@ type world struct {
 	store   *memStore
 	clock   time.Time
 	procs   map[string]*proc
-	leader  string
-	term    uint64
 	control *fleet.ClusterController
 	// delayed answers of probes, handed out instead of new ones.
 	delayed map[string]fleet.Probe
@@ -42,6 +40,7 @@ type world struct {
 	silent map[string]bool
 
 	restoreWorld
+	memberWorld
 }
 
 type order struct {
@@ -79,7 +78,7 @@ func (w *world) Record(_ context.Context, e store.Event) {
 func newWorld(replicas, hosts int) *world {
 	w := &world{
 		store: newMemStore(), clock: time.Unix(1_000_000, 0), procs: map[string]*proc{}, delayed: map[string]fleet.Probe{}, broken: map[string]bool{},
-		orderedAt: map[string]order{}, silent: map[string]bool{}, restoreWorld: newRestoreWorld(),
+		orderedAt: map[string]order{}, silent: map[string]bool{}, restoreWorld: newRestoreWorld(), memberWorld: newMemberWorld(),
 	}
 	w.restart()
 	ctx := context.Background()
@@ -137,49 +136,30 @@ func (w *world) members() []*v1alpha1.EtcdMember {
 
 // serving lists the members that are up and part of a quorum.
 func (w *world) serving() []string {
-	up := map[string][]string{}
+	e := w.ensemble()
+	if e == nil || !e.Serves() {
+		return nil
+	}
+	var up []string
 	for _, m := range w.members() {
-		if p := w.procs[m.Name]; p != nil && !p.booting && !w.broken[p.hash] {
-			up[p.token] = append(up[p.token], m.Name)
+		if is, learner := e.Has(peerURL(m.Name)); is && !learner && w.isUp(m.Name) {
+			up = append(up, m.Name)
 		}
 	}
-	c := w.cluster()
-	for _, names := range up {
-		if c != nil && len(names) >= int(c.Spec.Replicas)/2+1 {
-			return names
-		}
-	}
-	return nil
+	return up
 }
 
 // elect is etcd choosing a leader where it can.
 func (w *world) elect() {
-	up := w.serving()
-	if len(up) == 0 {
-		w.leader = ""
-		return
-	}
-	if !slices.Contains(up, w.leader) {
-		w.leader = up[int(w.term)%len(up)]
-		w.term++
+	for _, e := range w.ensembles {
+		e.Serves()
 	}
 }
 
-// idOf is the ID that etcd makes of a member's name and its cluster's token; of the
-// token alone it is that of the cluster.
-func idOf(name, token string) etcd.ID {
-	var id etcd.ID = 7
-	for _, b := range []byte(name + "/" + token) {
-		id = id*31 + etcd.ID(b)
-	}
-	return id
-}
-
-func (w *world) memberID(name string) etcd.ID {
-	if p := w.procs[name]; p != nil {
-		return idOf(name, p.token)
-	}
-	return 0
+// leads reports whether some member leads.
+func (w *world) leads() bool {
+	e := w.ensemble()
+	return e != nil && e.Leader() != ""
 }
 
 // Probe implements fleet.Etcd.
@@ -188,7 +168,6 @@ func (w *world) Probe(_ context.Context, _ *v1alpha1.EtcdCluster, members []*v1a
 		w.probed()
 	}
 	out := map[string]fleet.Probe{}
-	up := w.serving()
 	for _, m := range members {
 		if m.Status.ClientURL == "" || m.Spec.Bootstrap == nil {
 			continue
@@ -198,12 +177,11 @@ func (w *world) Probe(_ context.Context, _ *v1alpha1.EtcdCluster, members []*v1a
 		case proc == nil || proc.booting || w.broken[proc.hash]:
 			p.Err = "connection refused"
 		default:
-			p.Status = etcd.Status{
-				ClusterID: idOf("", proc.token), MemberID: w.memberID(m.Name), Term: w.term, Index: 100, AppliedIndex: 100, Revision: proc.revision,
+			st, err := w.ensembles[proc.token].Status(peerURL(m.Name))
+			if p.Status = st; err != nil {
+				p.Err = err.Error()
 			}
-			if slices.Contains(up, m.Name) && w.leader != "" {
-				p.Status.Leader = w.memberID(w.leader)
-			}
+			p.Status.Revision = proc.revision
 		}
 		if w.delay {
 			if old, ok := w.delayed[m.Name]; ok {
@@ -219,17 +197,13 @@ func (w *world) Probe(_ context.Context, _ *v1alpha1.EtcdCluster, members []*v1a
 
 // MoveLeader implements fleet.Etcd.
 func (w *world) MoveLeader(_ context.Context, _ *v1alpha1.EtcdCluster, leader *v1alpha1.EtcdMember, to etcd.ID) error {
-	if w.leader != leader.Name {
-		return errors.New("etcdserver: not leader")
-	}
-	for _, name := range w.serving() {
-		if w.memberID(name) == to {
-			w.leader = name
+	err := errors.New("connection refused")
+	if e := w.ensembleOf(leader); e != nil {
+		if err = e.MoveLeader(peerURL(leader.Name), to); err == nil {
 			w.moves++
-			return nil
 		}
 	}
-	return errors.New("etcdserver: bad leader transferee")
+	return err
 }
 
 // Forget implements fleet.Etcd.
@@ -260,7 +234,7 @@ func (w *world) agent(m *v1alpha1.EtcdMember) {
 			w.port += 10
 			st.Ports = v1alpha1.Ports{Client: w.port + 1, Peer: w.port + 2, Metrics: w.port + 3}
 		}
-		st.ClientURL, st.PeerURL = "https://"+m.Name+":1", "https://"+m.Name+":2"
+		st.ClientURL, st.PeerURL = "https://"+m.Name+":1", peerURL(m.Name)
 		v1alpha1.SetCondition(&st.Conditions, v1alpha1.Condition{Type: v1alpha1.ConditionPrepared, Status: v1alpha1.True, Reason: "Prepared"})
 		w.makeData(m)
 	case v1alpha1.RunStopped:
@@ -271,7 +245,13 @@ func (w *world) agent(m *v1alpha1.EtcdMember) {
 		w.bringUp(m, p, hash)
 		st.StopProof = nil
 		if w.procs[m.Name] == nil {
-			return // its law refused it
+			// Its law refused it, or etcd has ended at once.
+			st.Process, st.Phase, st.Message = nil, v1alpha1.MemberCrashLoop, "etcd ends at once"
+			if w.refused[m.Name] {
+				st.Phase = v1alpha1.MemberRefused
+			}
+			w.must(w.store.UpdateStatus(ctx, m))
+			return
 		}
 		st.Process = &v1alpha1.ProcessStatus{PID: 1, ConfigHash: w.procs[m.Name].hash}
 		st.Phase = v1alpha1.MemberRunning
@@ -291,6 +271,9 @@ func (w *world) bringUp(m *v1alpha1.EtcdMember, p *proc, hash string) {
 		w.begin(m, hash)
 	default:
 		p.booting = false
+		if e := w.ensembles[p.token]; !w.slow && e.Serves() {
+			e.CatchUp(peerURL(m.Name))
+		}
 	}
 }
 
@@ -299,8 +282,7 @@ func (w *world) bringUp(m *v1alpha1.EtcdMember, p *proc, hash string) {
 // before it acts, since another member may have died after the restart was
 // ordered; but where nothing has happened since, the order itself was wrong.
 func (w *world) mayTakeDown(name string, p *proc) bool {
-	c := w.cluster()
-	replicas := int(c.Spec.Replicas)
+	replicas, _ := w.ensembles[p.token].Voters()
 	before := w.serving()
 	if replicas < 3 || !slices.Contains(before, name) {
 		return true
@@ -318,7 +300,7 @@ func (w *world) mayTakeDown(name string, p *proc) bool {
 func (w *world) noteOrders() {
 	for _, m := range w.members() {
 		if hash := v1alpha1.MemberConfigHash(&m.Spec); w.orderedAt[m.Name].hash != hash {
-			w.orderedAt[m.Name] = order{hash: hash, disturbed: w.disturbed, serving: w.leader != "" && slices.Contains(w.serving(), m.Name)}
+			w.orderedAt[m.Name] = order{hash: hash, disturbed: w.disturbed, serving: w.leads() && slices.Contains(w.serving(), m.Name)}
 		}
 	}
 }
@@ -377,12 +359,15 @@ func (w *world) edit(change func(*v1alpha1.EtcdClusterSpec)) {
 // settle lets everything happen in turn, without faults, until nothing changes.
 func (w *world) settle() bool {
 	w.delay, w.crashIn, w.unmakeable = false, 0, false
+	w.refuse, w.lossy, w.slow = false, false, false
+	clear(w.refused)
 	clear(w.broken)
 	for host := range w.silent {
 		w.setHost(host, true)
 	}
 	for range 1000 {
 		before := w.store.rv
+		w.clock = w.clock.Add(time.Second)
 		for range 3 {
 			w.reconcile()
 			w.restoreAll()
@@ -427,7 +412,7 @@ func (w *world) asWanted() bool {
 			return false
 		}
 	}
-	return v1alpha1.IsTrue(c.Status.Conditions, v1alpha1.ConditionAvailable)
+	return v1alpha1.IsTrue(c.Status.Conditions, v1alpha1.ConditionAvailable) && w.settled(c) == ""
 }
 
 func (w *world) fail(t interface {
