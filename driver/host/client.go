@@ -81,8 +81,12 @@ func (d *Driver) keep(ctx context.Context, h supervisor.Home) error {
 		return nil //nolint:nilerr // an order that can't be read is reported where the member is looked at
 	}
 	held, err := h.Held()
-	if err != nil || held {
+	if err != nil {
 		return err
 	}
-	return d.spawn(ctx, h)
+	if !held {
+		return d.spawn(ctx, h)
+	}
+	d.keepApart(ctx, h)
+	return nil
 }

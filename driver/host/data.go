@@ -65,6 +65,7 @@ func (a data) Retire(ctx context.Context) (string, error) {
 		return "", err
 	}
 	d.forget(m, h)
+	d.launcher.remove(ctx, h)
 	d.unreserve(v.ports.Client, v.ports.Peer, v.ports.Metrics)
 	return where, nil
 }
@@ -108,6 +109,9 @@ func (d *Driver) forget(m *v1alpha1.EtcdMember, h supervisor.Home) {
 	delete(d.spawned, string(h))
 	delete(d.marks, m.UID)
 	delete(d.restores, string(h))
+	delete(d.lookups, string(h))
+	delete(d.apart, string(h))
+	delete(d.usage, string(h))
 	for path := range d.certs {
 		if strings.HasPrefix(path, string(h)+"/") {
 			delete(d.certs, path)

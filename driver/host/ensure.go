@@ -37,10 +37,13 @@ func (d *Driver) Ensure(ctx context.Context, m *v1alpha1.EtcdMember) (v1alpha1.E
 	if note.problem == nil && formedFromBackup(m) {
 		note.problem = d.afterRestore(ctx, m, h)
 	}
+	if m.Spec.Run == v1alpha1.RunRunning && note.problem == nil {
+		note.formation = d.records(ctx, m, h)
+	}
 	if m.Spec.Run == v1alpha1.RunRunning {
 		// What is running already is kept running whatever keeps it from being prepared
 		// anew: an unreachable signer or a release that is gone must not cost a member.
-		if err := d.run(ctx, m, h, p, note.problem == nil); err != nil && note.problem == nil {
+		if err := d.run(ctx, m, h, p, note.problem == nil && note.formation == nil); err != nil && note.problem == nil {
 			errors.As(err, &note.problem)
 		}
 	}
@@ -92,6 +95,7 @@ func (d *Driver) run(ctx context.Context, m *v1alpha1.EtcdMember, h supervisor.H
 	if changed {
 		d.nudge(ctx, h)
 	}
+	d.keepApart(ctx, h)
 	return nil
 }
 
@@ -109,16 +113,22 @@ func (d *Driver) nudge(ctx context.Context, h supervisor.Home) {
 
 // order is what the supervisor is to do for the member's spec.
 func (d *Driver) order(m *v1alpha1.EtcdMember, h supervisor.Home, p prepared) (*supervisor.Order, error) {
+	ca, err := writeDiscoveryCA(m, h)
+	if err != nil {
+		return nil, err
+	}
 	args, err := etcd.Flags(m.Spec.Release.Version, etcd.MemberFlags{
 		Name: m.Name, DataDir: h.DataDir(), Address: d.opts.Address, Ports: p.ports, TLS: p.tls,
-		Bootstrap: m.Spec.Bootstrap, Config: m.Spec.Etcd, LogFile: p.logs.Etcd,
+		Bootstrap: m.Spec.Bootstrap, DiscoveryCA: ca, Config: m.Spec.Etcd, LogFile: p.logs.Etcd,
 	})
 	if err != nil {
 		return nil, err
 	}
 	o := idleOrder(m, h, v1alpha1.RunRunning, p.logs)
+	o.Formation = d.formationOrder(m)
 	o.ConfigHash = v1alpha1.MemberConfigHash(&m.Spec)
 	o.Digest, o.Executable, o.Args = m.Spec.Release.Digest, p.executable, args
+	o.Class, o.Resources = m.Spec.Class, m.Spec.Resources
 	if m.Status.Mark != nil {
 		o.Mark = *m.Status.Mark
 	}
@@ -174,4 +184,10 @@ func (d *Driver) stopOrder(m *v1alpha1.EtcdMember, h supervisor.Home) error {
 }
 
 // sameOrder compares what a supervisor would see.
-func sameOrder(a, b *supervisor.Order) bool { return reflect.DeepEqual(a, b) }
+func sameOrder(a, b *supervisor.Order) bool {
+	// Quantities that mean the same may be written in different ways.
+	x, y := *a, *b
+	same := v1alpha1.Equal(x.Resources, y.Resources)
+	x.Resources, y.Resources = v1alpha1.Resources{}, v1alpha1.Resources{}
+	return same && reflect.DeepEqual(x, y)
+}

@@ -16,9 +16,11 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/quorate/quorate/api/v1alpha1"
 	"github.com/quorate/quorate/driver"
+	"github.com/quorate/quorate/driver/host/cgroup"
 	"github.com/quorate/quorate/driver/host/supervisor"
 	"github.com/quorate/quorate/pki"
 )
@@ -48,10 +50,23 @@ type Options struct {
 	Executable string
 	// Command goes between Executable and --home. Default: member.
 	Command []string
+	// FormationPatience is how long a member that has yet to become part of its cluster
+	// may meet what can pass by itself, such as a discovery service that does not answer,
+	// before its etcd is stopped. Default: 3m. Why: founding members start minutes apart.
+	FormationPatience time.Duration
 	// FirstPort is where the search for free ports begins, in steps of ten, before it
 	// goes on and round. Default: 2379. Why another: places that share a machine and
 	// begin apart don't take each other's ports while members are stopped.
 	FirstPort int32
+	// Groups keep the members apart by their service classes where each supervisor has a
+	// session of its own; nil for none. The driver sweeps them, and closes nothing.
+	Groups *cgroup.Groups
+	// Systemd makes each supervisor a unit of this systemd; nil for sessions.
+	Systemd *Systemd
+	// UsageWindow is what CPU is averaged over, and how often reported usage may change.
+	// Default: 1m. Why: a status that follows every burst is no use to whoever places
+	// members.
+	UsageWindow time.Duration
 	// Releases and Signer are asked when a member is prepared. Signer may be nil where
 	// no member has certificates of Quorate's making.
 	Releases Releases
@@ -74,10 +89,19 @@ type Driver struct {
 	spawned map[string]*spawned
 	marks   map[v1alpha1.UID]*pendingMark
 	certs   map[string]certCheck
+	// lookups of the SRV records that homes' members wait for.
+	lookups map[string]*lookup
 	// restores of homes, under way and over.
 	restores map[string]*restoring
 	// reserved ports, by the names that keep them.
 	reserved map[int32]*net.UnixConn
+	// apart is how members are kept apart, and usage what they use, by home.
+	apart map[string]*apart
+	usage map[string]*usage
+	// counted says that apart holds the members that were there before this driver.
+	counted bool
+
+	launcher launcher
 }
 
 var (
@@ -111,12 +135,18 @@ func New(opts Options) (*Driver, error) {
 		// A process is found by the path in its arguments: there must be but one.
 		dir = real
 	}
-	return &Driver{
+	d := &Driver{
 		opts: opts, dir: dir, log: opts.Logger,
 		members: map[string]*sync.Mutex{}, notes: map[string]prepareNote{}, spawned: map[string]*spawned{},
 		marks: map[v1alpha1.UID]*pendingMark{}, certs: map[string]certCheck{},
-		restores: map[string]*restoring{}, reserved: map[int32]*net.UnixConn{},
-	}, nil
+		restores: map[string]*restoring{}, lookups: map[string]*lookup{}, reserved: map[int32]*net.UnixConn{},
+		apart: map[string]*apart{}, usage: map[string]*usage{},
+	}
+	d.launcher = &sessions{driver: d, groups: opts.Groups}
+	if opts.Systemd != nil {
+		d.launcher = &units{driver: d, systemd: opts.Systemd}
+	}
+	return d, nil
 }
 
 // Home is the directory of the member on this host.

@@ -35,6 +35,9 @@ func (d *Driver) Logs(ctx context.Context, m *v1alpha1.EtcdMember, opts driver.L
 	case driver.LogError:
 		path = logs.Error
 	case driver.LogSupervisor:
+		if d.opts.Systemd != nil {
+			return journal(ctx, unitOf(h), opts)
+		}
 		path = h.SupervisorLog()
 	default:
 		return nil, fmt.Errorf("log of %s/%s: there is no source %q: use %s, %s or %s", m.Namespace, m.Name, opts.Source, driver.LogEtcd, driver.LogError, driver.LogSupervisor)

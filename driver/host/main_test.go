@@ -35,6 +35,10 @@ func TestMain(m *testing.M) {
 	if len(os.Args) == 4 && os.Args[1] == "restore half" {
 		os.Exit(restoreHalf(os.Args[2], os.Args[3]))
 	}
+	if len(os.Args) == 3 && os.Args[1] == "saturate" {
+		saturateMain(os.Args[2])
+		os.Exit(0)
+	}
 	os.Exit(m.Run())
 }
 
@@ -90,7 +94,9 @@ type signer struct {
 	ca       *pki.CA
 	validity time.Duration
 	signed   int
-	err      error
+	// ahead is the clock of the signer before that of the host.
+	ahead time.Duration
+	err   error
 }
 
 func (s *signer) Sign(_ context.Context, m *v1alpha1.EtcdMember, usage pki.Usage, csr []byte) (pki.Bundle, error) {
@@ -99,7 +105,7 @@ func (s *signer) Sign(_ context.Context, m *v1alpha1.EtcdMember, usage pki.Usage
 	}
 	s.signed++
 	hosts := append([]string{"127.0.0.1"}, m.Spec.TLS.ExtraSANs...)
-	return s.ca.Sign(csr, pki.Request{Usage: usage, CommonName: m.Name, Hosts: hosts, Validity: s.validity, Now: time.Now()})
+	return s.ca.Sign(csr, pki.Request{Usage: usage, CommonName: m.Name, Hosts: hosts, Validity: s.validity, Now: time.Now().Add(s.ahead)})
 }
 
 func newSigner(t *testing.T) *signer {

@@ -119,6 +119,7 @@ func (d *Driver) observe(m *v1alpha1.EtcdMember, h supervisor.Home) v1alpha1.Etc
 		Conditions: slices.Clone(m.Status.Conditions),
 		Mark:       m.Status.Mark,
 		StopProof:  v.proof(),
+		Used:       d.usedBy(h),
 	}
 	if p := m.Status.StopProof; p != nil && s.StopProof != nil && p.PID == s.StopProof.PID && p.Evidence == s.StopProof.Evidence {
 		s.StopProof.At = p.At // "never started" has no time of its own
@@ -144,6 +145,9 @@ func (d *Driver) observe(m *v1alpha1.EtcdMember, h supervisor.Home) v1alpha1.Etc
 	conditions := []v1alpha1.Condition{v.preparedCondition(m, note), running, v.dataCondition(), d.certificateCondition(m, h, note, time.Now())}
 	if formedFromBackup(m) {
 		conditions = append(conditions, v.restoredCondition(m))
+	}
+	if c := v.formedCondition(m, note, time.Now()); c != nil {
+		conditions = append(conditions, *c)
 	}
 	for _, c := range conditions {
 		c.ObservedGeneration = m.Generation

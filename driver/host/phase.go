@@ -40,6 +40,8 @@ func (v *view) phase(spec *v1alpha1.EtcdMemberSpec, note prepareNote) (v1alpha1.
 		return v.heldPhase(c)
 	case note.problem != nil && spec.Run != v1alpha1.RunStopped && !v.wasStarted():
 		return say(v1alpha1.MemberPending, note.problem.reason, "%s", note.problem.message)
+	case note.formation != nil && spec.Run == v1alpha1.RunRunning && v.neverStarted():
+		return say(v1alpha1.MemberRefused, note.formation.reason, "%s", note.formation.message)
 	case !v.there:
 		return say(v1alpha1.MemberPending, ReasonNotPrepared, "the member has no home on this host yet")
 	case v.stateErr != nil:

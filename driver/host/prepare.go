@@ -58,6 +58,8 @@ func notWritable(dir string, err error) error {
 // prepareNote is how the latest preparation of a home went.
 type prepareNote struct {
 	problem *problem
+	// formation is what keeps a prepared member from being started for the first time.
+	formation *problem
 	// renewal is why certificates that still serve could not be renewed.
 	renewal string
 }

@@ -2,21 +2,12 @@ package host
 
 import (
 	"context"
-	"errors"
 	"log/slog"
-	"os"
-	"os/exec"
-	"syscall"
 	"time"
 
 	"github.com/quorate/quorate/driver/host/supervisor"
 	"github.com/quorate/quorate/internal/backoff"
 	"github.com/quorate/quorate/internal/process"
-)
-
-const (
-	supervisorLogMax  = 1 << 20
-	supervisorLogKeep = 2
 )
 
 // ReasonSupervisorFailed says that the supervisor can't be started, or ends at
@@ -53,22 +44,21 @@ func (d *Driver) spawn(ctx context.Context, h supervisor.Home) error {
 		return nil
 	}
 	if err := sp.delay(ctx); err != nil {
-		return problemf(ReasonSupervisorFailed, "the member's supervisor failed: %v; see %s", err, h.SupervisorLog())
+		return problemf(ReasonSupervisorFailed, "the member's supervisor failed: %v; see %s", err, d.launcher.log(h))
 	}
 	next := &spawned{started: time.Now(), ended: make(chan struct{}), failures: sp.failures, backoff: sp.backoff}
-	cmd, err := d.startSupervisor(h)
+	l, err := d.launcher.launch(ctx, h)
 	if err != nil {
 		return problemf(ReasonSupervisorFailed, "the member's supervisor can't be started: %v", err)
 	}
-	// One that has ended already has no ID, and is not alive either.
-	next.id, _ = process.Identify(cmd.Process.Pid)
+	next.id = l.id
 	d.mu.Lock()
 	d.spawned[string(h)] = next
 	d.mu.Unlock()
-	d.log.InfoContext(ctx, "started a supervisor", slog.String("home", string(h)), slog.Int("pid", cmd.Process.Pid))
+	d.log.InfoContext(ctx, "started a supervisor", slog.String("home", string(h)), slog.Int("pid", l.id.PID), slog.String("as", string(d.launcher.supervision())))
+	watching := context.WithoutCancel(ctx) // it outlives whoever asked for it
 	go func() {
-		// Reaped so that it leaves no zombie.
-		next.failure = cmd.Wait()
+		next.failure = l.wait(watching)
 		close(next.ended)
 	}()
 	return nil
@@ -102,27 +92,6 @@ func (sp *spawned) delay(ctx context.Context) error {
 		return sp.failure
 	}
 	return nil
-}
-
-// startSupervisor starts it detached: in a session of its own, with nothing of
-// this process but the log file.
-func (d *Driver) startSupervisor(h supervisor.Home) (cmd *exec.Cmd, err error) {
-	if err = supervisor.RotatePlain(h.SupervisorLog(), supervisorLogMax, supervisorLogKeep); err != nil {
-		return nil, err
-	}
-	log, err := os.OpenFile(h.SupervisorLog(), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, log.Close()) }()
-	args := append([]string{"quorate"}, d.opts.Command...)
-	cmd = &exec.Cmd{
-		Path: d.opts.Executable, Args: append(args, "--home", string(h)),
-		Dir: string(h), Stdout: log, Stderr: log,
-		Env:         []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
-		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
-	}
-	return cmd, cmd.Start()
 }
 
 // starting reports whether a supervisor of this driver's lives, which may not have

@@ -39,6 +39,7 @@ func (d *Driver) Stop(ctx context.Context, m *v1alpha1.EtcdMember) (v1alpha1.Sto
 	for {
 		v = d.look(h)
 		if proof := v.proof(); proof != nil && v.state != nil && v.state.Phase == v1alpha1.MemberStopped {
+			d.together(ctx, h)
 			return d.checked(m, h, *proof)
 		}
 		why := "its supervisor is still stopping it"

@@ -47,7 +47,7 @@ type exit struct {
 
 // start obeys the law, notes what it is about to do, and does it.
 func (s *supervisor) start(ctx context.Context, now time.Time) {
-	if now.Before(s.judgeAt) {
+	if now.Before(s.judgeAt) || s.formationRefused(ctx, now) {
 		return
 	}
 	verdict := s.judge()
@@ -230,6 +230,7 @@ func (s *supervisor) onExit(ctx context.Context, e exit) {
 	}
 	s.child = nil
 	s.errors.poll(ctx, s.log, s.order, &s.state.ErrorLog)
+	s.followFormation()
 	last := &v1alpha1.ExitStatus{At: v1alpha1.NewTime(now), Code: e.code, Signal: e.signal, Message: s.errors.cause(e, c.why)}
 	s.state.Process = nil
 	s.state.Ended = &Ended{ID: c.ID, At: now, Evidence: e.evidence, Asked: c.why != ""}
@@ -243,7 +244,11 @@ func (s *supervisor) onExit(ctx context.Context, e exit) {
 		if now.Sub(c.StartedAt) >= steady {
 			s.state.Crashes = 0
 		}
-		s.crashed(now, last)
+		if s.state.LastExit = last; s.endedForGood(ctx, now) {
+			s.nextStart = now
+		} else {
+			s.crashed(now, last)
+		}
 		s.log.ErrorContext(ctx, "etcd has ended by itself", slog.Int("pid", c.ID.PID), slog.Int("code", int(e.code)),
 			slog.String("signal", e.signal), slog.String("cause", last.Message))
 	}

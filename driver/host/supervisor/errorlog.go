@@ -35,11 +35,14 @@ type errorLog struct {
 	fatal, worst string
 	stderr       string
 	stderrFrom   int64
+	// steps hears every line.
+	steps firstSteps
 }
 
 // begin forgets what an earlier etcd said.
 func (e *errorLog) begin(stderr *os.File) {
 	e.fatal, e.worst = "", ""
+	e.steps.begin()
 	e.stderr, e.stderrFrom = stderr.Name(), 0
 	if info, err := stderr.Stat(); err == nil {
 		e.stderrFrom = info.Size()
@@ -118,6 +121,7 @@ func (e *errorLog) consume(ctx context.Context, log *slog.Logger, chunk []byte) 
 		if len(e.partial) > 0 {
 			line = append(e.partial, line...)
 		}
+		e.steps.hear(line)
 		if level := levelOf(line); level != "" {
 			copied = true
 			e.remember(level, line)

@@ -37,6 +37,14 @@ type Order struct {
 	MemberID  string            `json:"memberID,omitempty"`
 	Mark      v1alpha1.RaftMark `json:"mark,omitzero"`
 
+	// Formation is there for members that begin without data.
+	Formation *FormationOrder `json:"formation,omitempty"`
+
+	// Class and Resources say how the member is kept apart from others of its host. The
+	// supervisor does not read them: its group and unit stand by them.
+	Class     v1alpha1.ServiceClass `json:"class,omitempty"`
+	Resources v1alpha1.Resources    `json:"resources,omitzero"`
+
 	// StopGraceSeconds between SIGTERM and SIGKILL; 0 means 10.
 	StopGraceSeconds int  `json:"stopGraceSeconds,omitempty"`
 	Logs             Logs `json:"logs"`
@@ -148,6 +156,8 @@ type State struct {
 	StopProof *v1alpha1.StopProof `json:"stopProof,omitempty"`
 	// Data is the latest verdict on the data directory.
 	Data *DataVerdict `json:"data,omitempty"`
+	// Formation is how the member's first steps went; nil while nothing is to be told.
+	Formation *FormationState `json:"formation,omitempty"`
 	// ErrorLog is how far etcd's log has been searched for errors.
 	ErrorLog logfile.Cursor `json:"errorLog,omitzero"`
 }

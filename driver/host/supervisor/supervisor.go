@@ -145,13 +145,18 @@ func (s *supervisor) step(ctx context.Context, now time.Time) (bool, error) {
 		return true, fmt.Errorf("%w: %s is not the directory that was locked", ErrReplaced, s.home)
 	}
 	s.reloadOrder(ctx)
+	s.followFormation()
 	s.errors.poll(ctx, s.log, s.order, &s.state.ErrorLog)
+	s.followFormation()
 	stop := s.stopping || s.order != nil && s.order.Run != v1alpha1.RunRunning
 	switch {
 	case s.child != nil && stop:
 		s.terminate(ctx, now, "stop")
 	case s.child != nil && s.orderErr == nil && s.order != nil && s.child.ConfigHash != s.order.ConfigHash:
 		s.terminate(ctx, now, "configuration change")
+	case s.child != nil && s.checkFormation(ctx, now):
+	case s.child != nil && s.child.why != "":
+		s.terminate(ctx, now, s.child.why)
 	case s.child != nil:
 		s.describeRunning(ctx, now)
 	case stop:
