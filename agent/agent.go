@@ -38,6 +38,12 @@ type Driver interface {
 	KeepAll(ctx context.Context) error
 	// Collect removes retired data whose time is over, and returns where it was.
 	Collect(ctx context.Context) ([]string, error)
+	// Sample looks at what the members use, and Used tells: nil before it is known.
+	Sample(ctx context.Context) error
+	Used() *v1alpha1.Resources
+	// Supervision and Cgroups are what EtcdHost's status says of them.
+	Supervision() v1alpha1.Supervision
+	Cgroups() string
 }
 
 // Channel is the agent's link to the server, on which the server can ask.
@@ -52,6 +58,11 @@ type Options struct {
 	Host string
 	// Spec creates the EtcdHost where it does not exist yet.
 	Spec v1alpha1.EtcdHostSpec
+	// Labels the EtcdHost is created with.
+	Labels map[string]string
+	// Enroll makes the agent known to the server, before the first request to it; may be
+	// nil. Members are kept running meanwhile.
+	Enroll func(ctx context.Context) error
 	// Store it reads its members from and reports to.
 	Store    store.Store
 	Recorder store.Recorder
@@ -64,6 +75,12 @@ type Options struct {
 	// AllowFaults lets the server break members on purpose, as when a person asks for a
 	// member to be killed. Without it such requests are refused.
 	AllowFaults bool
+	// Preflight checks the host; nil where nothing is checked.
+	Preflight Preflight
+	// PreflightAfter is how long the first checks wait, where nothing waits for them.
+	PreflightAfter time.Duration
+	// AllowUnfit takes new members also where a check fails; what fails is reported.
+	AllowUnfit bool
 	// Worker is the command that drives a load from this host: it reads what to do from
 	// its standard input and writes what came of it. Without it such requests are
 	// refused.
@@ -79,6 +96,7 @@ type Agent struct {
 	pool *etcd.Pool
 	// direct reaches what listens on this host's loopback, so by no proxy.
 	direct *http.Transport
+	fit    *fitness
 
 	mu  sync.Mutex
 	tls map[v1alpha1.UID]*tls.Config
@@ -86,7 +104,7 @@ type Agent struct {
 
 // New returns an agent.
 func New(opts Options) *Agent {
-	return &Agent{opts: opts, pool: etcd.NewPool(), direct: &http.Transport{IdleConnTimeout: time.Minute}, tls: map[v1alpha1.UID]*tls.Config{}}
+	return &Agent{opts: opts, pool: etcd.NewPool(), direct: &http.Transport{IdleConnTimeout: time.Minute}, fit: newFitness(), tls: map[v1alpha1.UID]*tls.Config{}}
 }
 
 // Run works until ctx ends. Members are left running.
@@ -96,16 +114,25 @@ func (a *Agent) Run(ctx context.Context) error {
 	keeping, stopKeeping := context.WithCancel(ctx)
 	defer stopKeeping()
 	go a.every(keeping, 5*time.Second, "keep", a.opts.Driver.KeepAll)
+	if a.opts.Enroll != nil {
+		if err := a.opts.Enroll(ctx); err != nil {
+			return err
+		}
+	}
 	if err := a.join(ctx); err != nil {
 		return err
 	}
 	if a.opts.Joined != nil {
 		a.opts.Joined()
 	}
+	var mayCome func(*v1alpha1.EtcdMember) *fleet.Refusal
+	if a.opts.Preflight != nil && !a.opts.AllowUnfit {
+		mayCome = a.mayCome
+	}
 	members := fleet.NewMemberController(fleet.MemberOptions{
 		Store: a.opts.Store, Driver: a.opts.Driver, Recorder: a.opts.Recorder, Logger: a.opts.Logger,
 		Host: a.opts.Host, Source: "agent/" + a.opts.Host, MayRestart: a.mayRestart,
-		Snapshots: a.opts.Snapshots,
+		Snapshots: a.opts.Snapshots, MayCome: mayCome,
 	})
 	runner := fleet.Runner{
 		Name: "member", Reconcile: members.Reconcile, Workers: 4, MaxDelay: 5 * time.Second, Timeout: time.Minute, Logger: a.opts.Logger,
@@ -117,6 +144,10 @@ func (a *Agent) Run(ctx context.Context) error {
 	wg.Go(func() { a.every(ctx, time.Second, "mark", a.mark) })
 	wg.Go(func() { a.every(ctx, 3*time.Second, "report", a.report) })
 	wg.Go(func() { a.every(ctx, time.Minute, "collect", a.collect) })
+	wg.Go(func() { a.every(ctx, 10*time.Second, "sample", a.opts.Driver.Sample) })
+	if a.opts.Preflight != nil {
+		wg.Go(func() { a.keepChecking(ctx) })
+	}
 	if a.opts.Channel != nil {
 		wg.Go(func() {
 			if err := a.opts.Channel.Serve(ctx, a.opts.Host, a.answer); err != nil && ctx.Err() == nil {
@@ -166,7 +197,7 @@ func (a *Agent) joinOnce(ctx context.Context) error {
 	host := &v1alpha1.EtcdHost{}
 	err := a.opts.Store.Get(ctx, store.Key{Name: a.opts.Host}, host)
 	if errors.Is(err, store.ErrNotFound) {
-		host.Name, host.Spec = a.opts.Host, a.opts.Spec
+		host.Name, host.Labels, host.Spec = a.opts.Host, a.opts.Labels, a.opts.Spec
 		err = a.opts.Store.Create(ctx, host)
 		if errors.Is(err, store.ErrExists) {
 			err = nil
@@ -211,6 +242,8 @@ func (a *Agent) report(ctx context.Context) error {
 		h.Status.Platform = runtime.GOOS + "/" + runtime.GOARCH
 		h.Status.AgentVersion, h.Status.BootID = version.Version(), boot
 		h.Status.FaultsAllowed = a.opts.AllowFaults
+		h.Status.Supervision, h.Status.Cgroups = a.opts.Driver.Supervision(), a.opts.Driver.Cgroups()
+		h.Status.Used = a.opts.Driver.Used()
 		h.Status.Undeclared, h.Status.UndeclaredCount = undeclared, int64(len(undeclared))
 		return !v1alpha1.Equal(*was, h.Status), nil
 	})
@@ -318,6 +351,9 @@ func (a *Agent) mayRestart(ctx context.Context, m *v1alpha1.EtcdMember) error {
 	}
 	if err != nil {
 		return fmt.Errorf("it can't be told whether it serves: %w", err)
+	}
+	if st.Learner {
+		return nil // no quorum counts it, and it lists no members
 	}
 	members, err := a.pool.LocalMembers(ctx, own)
 	if err != nil {

@@ -31,18 +31,22 @@ const (
 	Kill Action = "kill"
 	// Load drives a load from this host.
 	Load Action = "load"
+	// Check checks the host.
+	Check Action = "check"
 )
 
 // Request is what the server asks of the agent.
 type Request struct {
 	Action Action
-	// Member and UID name the member beyond doubt; empty for Load.
+	// Member and UID name the member beyond doubt; empty for Load and Check.
 	Member store.Key
 	UID    v1alpha1.UID
 	// Log options, for ReadLog.
 	Log driver.LogOptions
 	// Load is the specification of a load, for Load.
 	Load []byte
+	// Peers to measure round trips to, for Check.
+	Peers []string
 }
 
 // Answer answers a request of the server.
@@ -54,6 +58,9 @@ const metricsTime = 10 * time.Second
 func (a *Agent) answer(ctx context.Context, req Request) (io.ReadCloser, error) {
 	if req.Action == Load {
 		return a.load(ctx, req.Load)
+	}
+	if req.Action == Check {
+		return a.check(ctx, req.Peers)
 	}
 	m := &v1alpha1.EtcdMember{}
 	if err := a.opts.Store.Get(ctx, req.Member, m); err != nil {

@@ -90,10 +90,14 @@ func (a admission) deletion(ctx context.Context, old v1alpha1.Object) error {
 		if err != nil {
 			return err
 		}
+		var on []string
 		for _, m := range members {
 			if m, ok := m.(*v1alpha1.EtcdMember); ok && m.Spec.Host == o.Name {
-				return fmt.Errorf("host %s runs member %s/%s: delete its cluster first: %w", o.Name, m.Namespace, m.Name, store.ErrForbidden)
+				on = append(on, store.KeyOf(m).String())
 			}
+		}
+		if len(on) > 0 {
+			return fmt.Errorf("host %s has the members %s: drain it first (`quorate host drain %s --wait`): %w", o.Name, strings.Join(on, ", "), o.Name, store.ErrForbidden)
 		}
 	case *v1alpha1.EtcdTask:
 		if !o.Finished() {

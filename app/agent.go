@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -15,6 +17,7 @@ import (
 	"github.com/quorate/quorate/api/v1alpha1"
 	"github.com/quorate/quorate/driver"
 	"github.com/quorate/quorate/driver/host"
+	"github.com/quorate/quorate/driver/host/cgroup"
 	"github.com/quorate/quorate/pki"
 	"github.com/quorate/quorate/release"
 	"github.com/quorate/quorate/store"
@@ -27,6 +30,10 @@ type AgentOptions struct {
 	DataDir string
 	// Client is how the server is reached.
 	Client remote.Config
+	// JoinToken, or the one in JoinTokenFile, is what an agent joins with that has not
+	// joined yet. Client needs no token then, and no CA: the token names the server's.
+	JoinToken     string
+	JoinTokenFile string
 	// Host is the name of the EtcdHost; the machine's name by default.
 	Host string
 	// Address that members listen on, Names and Zone make the EtcdHost where it does
@@ -34,12 +41,22 @@ type AgentOptions struct {
 	Address string
 	Names   []string
 	Zone    string
+	// Pool and Labels make the EtcdHost too.
+	Pool   string
+	Labels map[string]string
 	// FirstPort is where members' ports are looked for first; 2379 by default.
 	FirstPort int32
 	// AllowFaults lets members be broken on purpose, for those who ask the server to.
 	AllowFaults bool
 	// AllowLoad lets loads be driven from this machine, for those who ask the server to.
 	AllowLoad bool
+	// AllowUnfit takes new members also where a check of this machine fails.
+	AllowUnfit bool
+	// Ephemeral says that the data directory is removed in the end, so that it may lie in
+	// memory.
+	Ephemeral bool
+	// CheckAfter is how long the first checks wait, where no member waits for them.
+	CheckAfter time.Duration
 	// Joined is called once the server has taken the agent's first report; may be nil.
 	Joined func()
 	Logger *slog.Logger
@@ -67,7 +84,14 @@ func RunAgent(ctx context.Context, opts AgentOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	client, err := remote.New(opts.Client, remote.Options{Logger: opts.Logger, Seen: seen})
+	if err = opts.readJoinToken(); err != nil {
+		return err
+	}
+	who, err := openIdentity(p, &opts)
+	if err != nil {
+		return err
+	}
+	client, err := who.client(opts.Client, remote.Options{Logger: opts.Logger, Seen: seen})
 	if err != nil {
 		return err
 	}
@@ -76,7 +100,10 @@ func RunAgent(ctx context.Context, opts AgentOptions) (err error) {
 	if err != nil {
 		return err
 	}
+	systemd, groups := keepers(ctx, opts)
+	defer groups.Close() // those of members stay, since these run on
 	drv, err := host.New(host.Options{
+		Systemd: systemd, Groups: groups,
 		Dir: opts.DataDir, Address: opts.Address, FirstPort: opts.FirstPort, Releases: fetching{releases, client}, Signer: signer{client}, Logger: opts.Logger,
 	})
 	if err != nil {
@@ -87,11 +114,13 @@ func RunAgent(ctx context.Context, opts AgentOptions) (err error) {
 		return err
 	}
 	a := agent.New(agent.Options{
-		Host: opts.Host, Spec: v1alpha1.EtcdHostSpec{Address: opts.Address, Names: opts.Names, Zone: opts.Zone},
-		Store: client, Recorder: client, Driver: drv, Channel: channel{client},
+		Host: opts.Host, Spec: v1alpha1.EtcdHostSpec{Address: opts.Address, Names: opts.Names, Zone: opts.Zone, Pool: opts.Pool}, Labels: opts.Labels,
+		Enroll: func(ctx context.Context) error { return who.enroll(ctx, client, opts.JoinToken) },
+		Store:  client, Recorder: client, Driver: drv, Channel: channel{client},
 		Snapshots: func(ctx context.Context, m *v1alpha1.EtcdMember) (io.ReadCloser, int64, error) {
 			return client.RestoreData(ctx, store.KeyOf(m))
 		},
+		Preflight: newHostChecks(opts, client), PreflightAfter: opts.CheckAfter, AllowUnfit: opts.AllowUnfit,
 		AllowFaults: opts.AllowFaults, Worker: worker, Joined: opts.Joined, Logger: opts.Logger,
 	})
 	err = a.Run(ctx)
@@ -112,6 +141,25 @@ func loadWorker(allowed bool) ([]string, error) {
 		return nil, fmt.Errorf("find this program, which drives loads: %w", err)
 	}
 	return []string{self, "bench", "worker"}, nil
+}
+
+// keepers are who starts supervisors again and keeps service classes apart: systemd where
+// it runs, control groups of the agent's own elsewhere.
+func keepers(ctx context.Context, opts AgentOptions) (*host.Systemd, *cgroup.Groups) {
+	dir := opts.DataDir
+	if abs, err := filepath.Abs(dir); err == nil {
+		dir = abs
+	}
+	systemd, err := host.OpenSystemd(ctx, host.SystemdOptions{})
+	if err == nil {
+		return systemd, nil
+	}
+	opts.Logger.InfoContext(ctx, "members are supervised by processes of the agent's own", slog.Any("cause", err))
+	sum := fnv.New32a()
+	_, _ = sum.Write([]byte(dir))
+	groups := cgroup.Open(ctx, cgroup.Options{Name: fmt.Sprintf("%08x", sum.Sum32()), Dir: dir, Logger: opts.Logger})
+	opts.Logger.InfoContext(ctx, "service classes are kept apart", slog.String("by", groups.String()), slog.String("less_because", groups.Why()))
+	return nil, groups
 }
 
 // lockAgent makes this the only agent on a data directory, for as long as the
@@ -143,8 +191,8 @@ func (c channel) Serve(ctx context.Context, hostName string, answer agent.Answer
 	c.client.Serve(ctx, hostName, func(ctx context.Context, r remote.Request) (io.ReadCloser, error) {
 		return answer(ctx, agent.Request{
 			Action: agent.Action(r.Kind), Member: store.Key{Namespace: r.Member.Namespace, Name: r.Member.Name}, UID: r.Member.UID,
-			Load: r.Load,
-			Log:  driver.LogOptions{Source: driver.LogSource(r.Log.Source), Tail: r.Log.Tail, Follow: r.Log.Follow},
+			Load: r.Load, Peers: r.Peers,
+			Log: driver.LogOptions{Source: driver.LogSource(r.Log.Source), Tail: r.Log.Tail, Follow: r.Log.Follow},
 		})
 	})
 	return ctx.Err()

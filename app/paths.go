@@ -46,12 +46,20 @@ func (p paths) marker() string { return p.join("server", "store.marker") }
 // sealingKey is the default keyring.
 func (p paths) sealingKey() string { return p.join("server", "sealing.key") }
 
+// tls holds the CA and the certificate that the server made for its API.
+func (p paths) tls() string { return p.join("server", "tls") }
+
 // releases holds etcd releases, for server and agent alike: they are found by
 // digest, and never change.
 func (p paths) releases() string { return p.join("releases") }
 
 // agent is what the agent alone uses.
 func (p paths) agent() string { return p.join("agent") }
+
+// identity is how the agent proves which host it stands for, and joining the key with
+// which it is about to join.
+func (p paths) identity() string { return p.join("agent", "identity.json") }
+func (p paths) joining() string  { return p.join("agent", "joining.json") }
 
 // position is how far the agent has seen the store come.
 func (p paths) position() string { return p.join("agent", "position.json") }

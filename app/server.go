@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"strconv"
 	"sync"
 	"time"
 
@@ -42,6 +44,17 @@ type ServerOptions struct {
 	// TLSCertFile and TLSKeyFile serve the API with TLS: required unless Listen is a
 	// loopback address.
 	TLSCertFile, TLSKeyFile string
+	// TLSCAFile holds the roots in PEM that agents are told to trust; by default what the
+	// last certificate in TLSCertFile says.
+	TLSCAFile string
+	// TLSSelfMade serves the API with a certificate of a CA of the server's own, which is
+	// made in DataDir and renewed by itself. TLSNames are further DNS names and addresses
+	// for it, beside that of Listen.
+	TLSSelfMade bool
+	TLSNames    []string
+	// AgentValidity is how long agents' certificates last; server.AgentValidity by
+	// default.
+	AgentValidity time.Duration
 	// StoreEndpoints keep the fleet's store in an etcd that runs elsewhere.
 	StoreEndpoints []string
 	// StoreCAFile, StoreCertFile, StoreKeyFile, StoreUser and StorePasswordFile are
@@ -50,7 +63,13 @@ type ServerOptions struct {
 	// SealingKeyFile holds the keys that seal Secrets; by default server/sealing.key
 	// in DataDir.
 	SealingKeyFile string
-	Logger         *slog.Logger
+	// DiscoveryListen serves the discovery service of clusters of mode Discovery; none by
+	// default. DiscoveryURL is where members reach it; https:// and DiscoveryListen by
+	// default.
+	DiscoveryListen, DiscoveryURL string
+	// DNSListen answers for the domains of clusters of mode DNS; none by default.
+	DNSListen string
+	Logger    *slog.Logger
 }
 
 // Server is the control plane of a fleet.
@@ -67,6 +86,9 @@ type Server struct {
 	restores *fleet.RestoreController
 	hosts    *server.Hosts
 	client   remote.Config
+	meetings *meetings
+	// front is how the API proves itself; nil without TLS.
+	front *front
 	// ending is closed when Run is about to end.
 	ending chan struct{}
 }
@@ -95,10 +117,13 @@ func NewServer(ctx context.Context, opts ServerOptions) (_ *Server, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.openStore(ctx); err != nil {
+	if err = s.openStore(ctx); err != nil {
 		return nil, err
 	}
-	if err := s.compose(releases); err != nil {
+	if s.meetings, err = openMeetings(ctx, opts, s.store); err != nil {
+		return nil, err
+	}
+	if err = s.compose(releases); err != nil {
 		return nil, err
 	}
 	return s, s.writeClient(ctx)
@@ -106,12 +131,11 @@ func NewServer(ctx context.Context, opts ServerOptions) (_ *Server, err error) {
 
 func (s *Server) listen(ctx context.Context) (err error) {
 	var config *tls.Config
-	if s.opts.TLSCertFile != "" || s.opts.TLSKeyFile != "" {
-		cert, loadErr := tls.LoadX509KeyPair(s.opts.TLSCertFile, s.opts.TLSKeyFile)
-		if loadErr != nil {
-			return fmt.Errorf("the API's certificate (--tls-cert-file, --tls-key-file): %w", loadErr)
+	if s.opts.TLSSelfMade || s.opts.TLSCertFile != "" || s.opts.TLSKeyFile != "" {
+		if s.front, err = openFront(s.opts, s.paths.tls()); err != nil {
+			return err
 		}
-		config = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
+		config = s.front.config(func(ctx context.Context) (*x509.CertPool, error) { return s.api.AgentRoots(ctx) }) //nolint:contextcheck // each handshake has its own
 	}
 	s.listener, err = server.Listen(ctx, s.opts.Listen, config)
 	return err
@@ -177,7 +201,7 @@ func (s *Server) compose(releases catalog) (err error) {
 	authority := fleet.NewSecretAuthority(s.store)
 	s.clusters = fleet.NewClusterController(fleet.Options{
 		Store: s.store, Etcd: fleet.NewProber(s.pool, authority), Authority: authority, Releases: releases,
-		Recorder: s.store, Logger: s.opts.Logger,
+		Recorder: s.store, Logger: s.opts.Logger, Meeting: s.meetings.meeting(),
 	})
 	metrics := prometheus.NewRegistry()
 	if err = s.composeBackups(authority, releases, metrics); err != nil {
@@ -196,10 +220,19 @@ func (s *Server) compose(releases catalog) (err error) {
 		RotateKey:   s.store.RotateKey,
 		RestoreData: s.restores.Open,
 		Hosts:       s.hosts, Version: version.Version(), Logger: s.opts.Logger,
+		Front: s.known, AgentValidity: s.opts.AgentValidity,
 		Console:    s.console(&noConsole),
 		Registerer: metrics, Gatherer: metrics,
 	})
 	return errors.Join(err, noConsole)
+}
+
+// known is what the API is known by over TLS.
+func (s *Server) known() server.Front {
+	if s.front == nil {
+		return server.Front{}
+	}
+	return s.front.known()
 }
 
 // position of the store. Its epoch was read when it was opened, and only a restore
@@ -228,19 +261,22 @@ func (s *Server) writeClient(ctx context.Context) error {
 		}
 	}
 	s.client.Token = token
-	if s.opts.TLSCertFile != "" {
-		s.client.CAFile = s.opts.TLSCertFile
+	if s.front != nil {
+		s.client.CAFile = s.front.trustFile()
 	}
 	return s.client.Save(file)
 }
 
-// URL of the API.
+// URL of the API, as it is reached from this machine.
 func (s *Server) URL() string {
-	scheme := "http"
-	if s.opts.TLSCertFile != "" {
+	scheme, addr := "http", s.listener.Addr().String()
+	if s.front != nil {
 		scheme = "https"
 	}
-	return scheme + "://" + s.listener.Addr().String()
+	if tcp, ok := s.listener.Addr().(*net.TCPAddr); ok && tcp.IP.IsUnspecified() {
+		addr = net.JoinHostPort("127.0.0.1", strconv.Itoa(tcp.Port))
+	}
+	return scheme + "://" + addr
 }
 
 // Run serves until ctx ends, and closes the server.
@@ -258,7 +294,7 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	hosts := fleet.Runner{
 		Name: "host", Reconcile: hostController.Reconcile, Workers: 2, Logger: s.opts.Logger,
-		Sources: []fleet.Source{s.watch(v1alpha1.KindHost)},
+		Sources: []fleet.Source{hostController.Anew(s.watch(v1alpha1.KindHost))},
 	}
 	wg.Go(func() { clusters.Run(ctx) })
 	wg.Go(func() { hosts.Run(ctx) })
@@ -266,9 +302,13 @@ func (s *Server) Run(ctx context.Context) error {
 	wg.Go(func() { s.policyRunner().Run(ctx) })
 	wg.Go(func() { s.backupRunner().Run(ctx) })
 	wg.Go(func() { s.restoreRunner().Run(ctx) })
-	failed := make(chan error, 1)
+	failed := make(chan error, 2)
 	wg.Go(func() {
 		failed <- s.api.Serve(ctx, s.listener)
+		cancel()
+	})
+	wg.Go(func() {
+		failed <- s.meetings.run(ctx, s.opts.Logger)
 		cancel()
 	})
 	var err error
@@ -279,7 +319,7 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	cancel()
 	wg.Wait()
-	return errors.Join(err, <-failed, s.Close())
+	return errors.Join(err, <-failed, <-failed, s.Close())
 }
 
 func (s *Server) watch(kind v1alpha1.Kind) fleet.Source {
@@ -362,7 +402,7 @@ func (s *Server) Close() error {
 			errs = append(errs, err)
 		}
 	}
-	errs = append(errs, s.pool.Close())
+	errs = append(errs, s.meetings.close(), s.pool.Close())
 	if s.store != nil {
 		errs = append(errs, s.store.Close())
 		s.store = nil

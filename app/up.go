@@ -33,6 +33,8 @@ const (
 	upAddress = "127.0.0.1"
 	// upNamespace is where its cluster lives.
 	upNamespace = "default"
+	// upCheckAfter keeps the checks of the machine out of the way of its first cluster.
+	upCheckAfter = 15 * time.Second
 )
 
 // UpOptions say what `up` brings up.
@@ -261,6 +263,7 @@ func (u *upRun) start(ctx, agentCtx context.Context, agents *sync.WaitGroup, age
 	agents.Go(func() {
 		err := RunAgent(agentCtx, AgentOptions{
 			DataDir: u.opts.DataDir, Client: client, Host: upHost, Address: upAddress, Logger: u.opts.Logger,
+			AllowUnfit: true, Ephemeral: u.opts.Ephemeral, CheckAfter: upCheckAfter,
 			AllowFaults: true, AllowLoad: true, Joined: func() { close(u.joined) }, FirstPort: firstPort(u.opts.DataDir),
 		})
 		if err != nil && agentCtx.Err() == nil {

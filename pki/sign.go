@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -52,6 +53,9 @@ type Request struct {
 	// Hosts are the IP addresses and DNS names that the certificate names, in any
 	// order; doubles are dropped. Server and Peer need one at least.
 	Hosts []string
+	// URIs are further names that the certificate carries, such as that of an agent's
+	// host. None by default.
+	URIs []*url.URL
 	// Validity from Now on; cut short where the issuer ends earlier.
 	Validity time.Duration
 	// Now by the signer's clock.
@@ -151,6 +155,7 @@ func (ca *CA) issue(pub crypto.PublicKey, req Request) (*x509.Certificate, error
 		BasicConstraintsValid: true,
 		IPAddresses:           ips,
 		DNSNames:              names,
+		URIs:                  req.URIs,
 	}
 	if req.Organization != "" {
 		template.Subject.Organization = []string{req.Organization}

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -39,9 +40,12 @@ const (
 	verbKill        verb = "kill"
 	verbSnapshot    verb = "read the backup for"
 	verbLoad        verb = "drive a load from"
+	verbCheck       verb = "check"
 	verbCertificate verb = "sign certificates of"
 	verbClient      verb = "sign client certificates of"
 	verbChannel     verb = "answer for"
+	verbJoin        verb = "let join"
+	verbRenew       verb = "renew the certificate of"
 )
 
 // scope is how much of a resource a role reaches.
@@ -72,18 +76,19 @@ var grants = []grant{
 	{"etcdmembers", []verb{verbUpdate, verbStatus, verbCertificate, verbSnapshot}, none, own},
 	{"etcdmembers", []verb{verbLog, verbMetrics}, all, none},
 	{"etcdhosts", []verb{verbGet, verbList}, all, own},
-	{"etcdhosts", []verb{verbCreate, verbUpdate, verbStatus}, none, own},
+	{"etcdhosts", []verb{verbCreate, verbStatus}, none, own},
 	{"etcdtasks", []verb{verbGet, verbList}, all, none},
 	{"etcdbackuppolicies", []verb{verbGet, verbList}, all, none},
 	{"etcdbackups", []verb{verbGet, verbList}, all, none},
 	{"etcdrestores", []verb{verbGet, verbList}, all, none},
 	{"metrics", []verb{verbGet}, all, none},
+	{"fleet", []verb{verbGet}, all, none},
 	{"events", []verb{verbList}, all, none},
 	{"events", []verb{verbCreate}, none, own},
 	{"releases", []verb{verbGet, verbList}, all, all},
 	{"version", []verb{verbGet}, all, all},
 	{"documentation", []verb{verbGet}, all, all},
-	{"agents", []verb{verbChannel}, none, own},
+	{"agents", []verb{verbChannel, verbRenew}, none, own},
 	{"loginlinks", []verb{verbCreate}, all, none},
 	{"sessions", []verb{verbCreate, verbDelete}, all, none},
 	{"sessions", []verb{verbGet}, all, own},
@@ -100,10 +105,21 @@ type caller struct {
 	host string
 	// hash of the token that was sent, as its Secret has it.
 	hash string
+	// key names the key of an agent's certificate by its hash; empty for who sends a
+	// token.
+	key string
 	// expires is when a session ends; zero for tokens that are none.
 	expires time.Time
 	// scope of the request at hand.
 	scope scope
+}
+
+// who is the caller as texts call it.
+func (c caller) who() string {
+	if c.key != "" {
+		return fmt.Sprintf("the certificate of host %q", c.host)
+	}
+	return fmt.Sprintf("the token %q", c.name)
 }
 
 // session reports whether the caller's token is a session's.
@@ -142,8 +158,12 @@ func authorize(c caller, v verb, resource string) (caller, error) {
 			can = append(can, string(r))
 		}
 	}
-	return c, forbidden("the token %q has the role %s and may not %s %s: that needs a token with the role %s",
-		c.name, c.role, v, resource, strings.Join(can, " or "))
+	why := fmt.Sprintf("%s has the role %s and may not %s %s", c.who(), c.role, v, resource)
+	needs := "that needs a token with the role " + strings.Join(can, " or ")
+	if c.key != "" {
+		return c, &deniedError{host: c.host, reason: reasonNotAllowed, text: why, fix: needs, code: http.StatusForbidden}
+	}
+	return c, forbidden("%s: %s", why, needs)
 }
 
 // owns refuses what is bound to another host than the caller's.
@@ -151,8 +171,14 @@ func (c caller) owns(host, what string) error {
 	if c.scope == all || (c.host != "" && c.host == host) {
 		return nil
 	}
-	return forbidden("the token %q is for the agent of host %q, and %s is bound to host %q: that needs its own agent or a token with the role admin",
-		c.name, c.host, what, host)
+	text := fmt.Sprintf("the token %q is for the agent of host %q, and %s is bound to host %q", c.name, c.host, what, host)
+	if c.key != "" {
+		text = fmt.Sprintf("%s was shown, and %s is bound to host %q", c.who(), what, host)
+	}
+	return &deniedError{
+		host: c.host, reason: reasonForeignHost, code: http.StatusForbidden, text: text,
+		fix: "that needs its own agent or a token with the role admin",
+	}
 }
 
 func unauthorized(why string) error {

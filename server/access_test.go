@@ -40,7 +40,7 @@ var want = map[string]struct{ viewer, agent scope }{
 	"GET /apis/quorate.io/v1alpha1/etcdhosts":                                                     {all, own},
 	"POST /apis/quorate.io/v1alpha1/etcdhosts":                                                    {none, own},
 	"GET /apis/quorate.io/v1alpha1/etcdhosts/{name}":                                              {all, own},
-	"PUT /apis/quorate.io/v1alpha1/etcdhosts/{name}":                                              {none, own},
+	"PUT /apis/quorate.io/v1alpha1/etcdhosts/{name}":                                              {none, none},
 	"PUT /apis/quorate.io/v1alpha1/etcdhosts/{name}/status":                                       {none, own},
 	"DELETE /apis/quorate.io/v1alpha1/etcdhosts/{name}":                                           {none, none},
 	"GET /apis/quorate.io/v1alpha1/namespaces/{namespace}/etcdtasks":                              {all, none},
@@ -51,6 +51,7 @@ var want = map[string]struct{ viewer, agent scope }{
 	"GET /apis/quorate.io/v1alpha1/etcdtasks":                                                     {all, none},
 	"PUT /apis/quorate.io/v1alpha1/namespaces/{namespace}/etcdtasks/{name}/status":                {none, none},
 	"POST /apis/quorate.io/v1alpha1/etcdhosts/{name}/load":                                        {none, none},
+	"POST /apis/quorate.io/v1alpha1/etcdhosts/{name}/check":                                       {none, none},
 	"GET /api/v1/namespaces/{namespace}/secrets":                                                  {none, none},
 	"POST /api/v1/namespaces/{namespace}/secrets":                                                 {none, none},
 	"GET /api/v1/namespaces/{namespace}/secrets/{name}":                                           {none, none},
@@ -79,6 +80,10 @@ var want = map[string]struct{ viewer, agent scope }{
 	"DELETE /apis/quorate.io/v1alpha1/namespaces/{namespace}/etcdbackups/{name}":            {none, none},
 	"GET /apis/quorate.io/v1alpha1/etcdbackups":                                             {all, none},
 	"PUT /apis/quorate.io/v1alpha1/namespaces/{namespace}/etcdbackups/{name}/status":        {none, none},
+	"GET /apis/quorate.io/v1alpha1/namespaces/{namespace}/etcdclusters/{name}/placement":    {all, none},
+	"POST /apis/quorate.io/v1alpha1/namespaces/{namespace}/etcdclusters/{name}/placement":   {all, none},
+	"GET /usage":                         {all, none},
+	"GET /rebalance":                     {all, none},
 	"GET /metrics":                       {all, none},
 	"GET /events":                        {all, none},
 	"POST /events":                       {none, own},
@@ -98,6 +103,9 @@ var want = map[string]struct{ viewer, agent scope }{
 	"GET /agents/{host}/requests":        {none, own},
 	"POST /agents/{host}/responses/{id}": {none, own},
 	"POST /agents/{host}/heartbeat":      {none, own},
+	"POST /agents/{host}/join":           {none, none},
+	"POST /agents/{host}/certificate":    {none, own},
+	"POST /apis/quorate.io/v1alpha1/etcdhosts/{name}/jointoken": {none, none},
 }
 
 func TestAccess(t *testing.T) {

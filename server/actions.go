@@ -45,27 +45,8 @@ func (s *Server) view(w *response, r *http.Request, _ caller) error {
 // planProposed plans for a cluster as it would be, after the checks that writing
 // it would make.
 func (s *Server) planProposed(w *response, r *http.Request, _ caller) error {
-	key, err := pathKey(r, v1alpha1.KindCluster)
+	key, proposed, err := s.readProposed(w, r)
 	if err != nil {
-		return err
-	}
-	obj, err := s.readObject(w, r, v1alpha1.KindCluster)
-	if err != nil {
-		return err
-	}
-	proposed, ok := obj.(*v1alpha1.EtcdCluster)
-	if !ok {
-		return badRequest("the body is not an EtcdCluster")
-	}
-	var old v1alpha1.Object
-	stored := &v1alpha1.EtcdCluster{}
-	switch err = s.opts.Store.Get(r.Context(), key, stored); {
-	case err == nil:
-		old = stored
-	case !errors.Is(err, store.ErrNotFound):
-		return err
-	}
-	if err = s.check(r.Context(), proposed, old); err != nil {
 		return err
 	}
 	p, err := s.opts.Fleet.Plan(r.Context(), key, proposed)
@@ -73,6 +54,31 @@ func (s *Server) planProposed(w *response, r *http.Request, _ caller) error {
 		return err
 	}
 	return w.json(http.StatusOK, p)
+}
+
+// readProposed reads a cluster as it would be, and checks it as if it were written.
+func (s *Server) readProposed(w *response, r *http.Request) (store.Key, *v1alpha1.EtcdCluster, error) {
+	key, err := pathKey(r, v1alpha1.KindCluster)
+	if err != nil {
+		return key, nil, err
+	}
+	obj, err := s.readObject(w, r, v1alpha1.KindCluster)
+	if err != nil {
+		return key, nil, err
+	}
+	proposed, ok := obj.(*v1alpha1.EtcdCluster)
+	if !ok {
+		return key, nil, badRequest("the body is not an EtcdCluster")
+	}
+	var old v1alpha1.Object
+	stored := &v1alpha1.EtcdCluster{}
+	switch err = s.opts.Store.Get(r.Context(), key, stored); {
+	case err == nil:
+		old = stored
+	case !errors.Is(err, store.ErrNotFound):
+		return key, nil, err
+	}
+	return key, proposed, s.check(r.Context(), proposed, old)
 }
 
 func (s *Server) accept(w *response, r *http.Request, _ caller) error {
@@ -161,5 +167,5 @@ func (s *Server) clientCertificate(w *response, r *http.Request, _ caller) error
 }
 
 func (s *Server) version(w *response, _ *http.Request, _ caller) error {
-	return w.json(http.StatusOK, wire.Version{Version: s.opts.Version})
+	return w.json(http.StatusOK, wire.Version{Version: s.opts.Version, Time: time.Now().UTC()})
 }

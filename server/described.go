@@ -53,6 +53,14 @@ func descriptions() map[string]description {
 			id: "viewCluster", summary: "What the cluster's members answer at this moment", out: v1alpha1.ClusterView{},
 			text: "Asked anew for each request: state, leader, raft positions, sizes, alarms and latencies.",
 		},
+		"GET " + cluster + "/placement": {
+			id: "getPlacement", summary: "Where the cluster's members stand, and where those that are missing would come", out: v1alpha1.Placement{},
+			text: "Each choice with its reason, and each host that is refused with the reason. Nothing is kept free by asking.",
+		},
+		"POST " + cluster + "/placement": {
+			id: "placeCluster", summary: "Where the members would stand if the cluster were stored as sent", in: "EtcdCluster", out: v1alpha1.Placement{},
+			text: "The object is checked as if it were written, and need not exist. Nothing is changed.",
+		},
 		"POST " + cluster + "/accept": {
 			id: "acceptPlan", summary: "Let a cluster go on after the store was restored", in: wire.Accept{}, code: http.StatusNoContent,
 			text: "The token is the one that stands in the plan that was read; 409 when the plan has changed since.",
@@ -92,6 +100,14 @@ func descriptions() map[string]description {
 		id: "driveLoad", summary: "Drive a load on a cluster from the host", content: "application/jsonl", sent: "application/json",
 		text: "The body is the specification of a load, as `quorate bench worker` reads it; what the worker writes comes back as it comes, the result in its last line. The load ends when the connection does. Only on hosts whose agent allows it (`quorate agent --allow-load`); an event names who asked.",
 	}
+	all["POST "+kindItem(v1alpha1.KindHost)+"/check"] = description{
+		id: "checkHost", summary: "Check whether the host is fit for etcd", in: wire.CheckHost{}, out: v1alpha1.HostPreflight{},
+		text: "Its agent measures disk, clock, limits and network, for about five seconds, and writes some MiB to the members' disk meanwhile. What it finds becomes the host's status, save the round trips to the peers that are named (16 at most). 503 while the agent is not connected to this server.",
+	}
+	all["POST "+kindItem(v1alpha1.KindHost)+"/jointoken"] = description{
+		id: "createJoinToken", summary: "A token by which the agent of the host joins, once", in: wire.JoinTokenRequest{}, out: wire.JoinToken{}, code: http.StatusCreated,
+		text: "It is good for an hour, or up to a week, and for this host. The host need not exist yet: its agent makes it. 409 where the server has no TLS. The token carries the hash of the key by which the agent knows the server.", query: []parameter{dryRunParameter},
+	}
 	maps.Copy(all, fleetDescriptions())
 	maps.Copy(all, channelDescriptions())
 	return all
@@ -127,6 +143,15 @@ func fleetDescriptions() map[string]description {
 				{name: "version", form: "string", text: "the version it must have"},
 				{name: "sha256", form: "string", text: "the SHA-256 the archive must have, in hex"},
 			},
+		},
+		"GET " + wire.PathUsage: {
+			id: "getUsage", summary: "What members ask for and use, against what hosts have", out: v1alpha1.Usage{},
+			text:  "Amounts that are missing are not known: some host or member does not report them.",
+			query: []parameter{{name: "by", form: "string", text: "host (the default), class, zone, pool, label=KEY (of clusters) or host-label=KEY"}},
+		},
+		"GET " + wire.PathRebalance: {
+			id: "getRebalance", summary: "What would place the members better", out: v1alpha1.Rebalance{},
+			text: "Each suggestion makes the fleet strictly better if those before it were carried out, and says with which commands. Nothing is changed.",
 		},
 		"GET " + wire.PathMetrics: {
 			id: "getMetrics", summary: "The server's own metrics, in the text format of Prometheus", content: "text/plain",
@@ -165,6 +190,14 @@ func channelDescriptions() map[string]description {
 				{name: "error", form: "string", text: "why there is no answer"},
 				{name: "reason", form: "string", text: "error as a word, as in a Status"},
 			},
+		},
+		"POST " + agent + "/join": {
+			id: "join", summary: "An agent's first certificate, for a join token", in: wire.Join{}, out: wire.AgentCertificate{}, code: http.StatusCreated,
+			text: "It needs no token but the join token in the body, which is good for one host and one key: the same request is answered again within the token's life, and with another key it is refused. Whoever is refused here is recorded as a Warning event.",
+		},
+		"POST " + agent + "/certificate": {
+			id: "renewAgent", summary: "An agent's next certificate", in: wire.Renewal{}, out: wire.AgentCertificate{}, code: http.StatusCreated,
+			text: "For agents that show the certificate they have. That one counts until the next is used first.",
 		},
 		"POST " + agent + "/heartbeat": {id: "beat", summary: "An agent lives", code: http.StatusNoContent},
 	}

@@ -2,13 +2,15 @@
 // them, what a cluster can be asked to do, and the channel by which agents, who
 // only dial out, are asked in return.
 //
-// Every route needs a bearer token (see EnsureToken), which may be a session's. What
+// Every route needs a bearer token (see EnsureToken), which may be a session's, or the
+// certificate of an agent that has joined (see join.go and identity.go). What
 // its role may do stands in one table, in access.go. A request goes through
 //
 //	authenticate → route → authorize → decode strictly → default → validate →
 //	admit → Store
 //
-// Only a one-time log-in code is taken without a token. Cookies mean nothing here:
+// Only a one-time log-in code and a join token are taken without one. Whoever is refused
+// as an agent is recorded (see audit.go). Cookies mean nothing here:
 // what a browser sends by itself gives no page of another site any right. The
 // console, which answers all other paths, calls the API in this process (InProcess)
 // with the token of its visitor's session, so that there is one authorization path.

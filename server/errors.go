@@ -34,6 +34,9 @@ func statusOf(err error) *wire.Status {
 	if st, ok := errors.AsType[*wire.Status](err); ok {
 		return st
 	}
+	if denied, ok := errors.AsType[*deniedError](err); ok {
+		return denied.status()
+	}
 	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return wire.Failure(http.StatusRequestEntityTooLarge, wire.ReasonTooLarge,
 			fmt.Sprintf("the request's body is larger than %d bytes: send less at once", tooLarge.Limit))

@@ -103,6 +103,6 @@ func (s *Server) ownsEvent(r *http.Request, c caller, e *store.Event) error {
 		e.Cluster = m.Spec.ClusterName
 		return nil
 	default:
-		return forbidden("the token %q may record events about its host and its members only, not about %s: that needs a token with the role admin", c.name, e.Kind)
+		return forbidden("%s may record events about its host and its members only, not about %s: that needs a token with the role admin", c.who(), e.Kind)
 	}
 }

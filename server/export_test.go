@@ -28,7 +28,7 @@ func Document() ([]byte, error) { return buildDocument((&Server{}).routes()) }
 func (s *Server) SetAnswerTime(d time.Duration) { s.hub.answer = d }
 
 // SetNow sets what tells the time to tokens.
-func (s *Server) SetNow(now func() time.Time) { s.tokens.now = now }
+func (s *Server) SetNow(now func() time.Time) { s.tokens.now, s.identities.now = now, now }
 
 // SetWrongTime sets how long a wrong log-in code waits.
 func (s *Server) SetWrongTime(d time.Duration) { s.wrongTime = d }

@@ -53,7 +53,7 @@ func loopback(ctx context.Context, host string) (string, error) {
 		}
 	}
 	if len(ips) == 0 {
-		return "", errors.New("it is not a loopback address, so TLS is required: give --tls-cert-file and --tls-key-file, or listen on 127.0.0.1")
+		return "", errors.New("it is not a loopback address, so TLS is required: give --tls-self-made, or --tls-cert-file and --tls-key-file, or listen on 127.0.0.1")
 	}
 	return ips[0].String(), nil
 }

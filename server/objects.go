@@ -114,6 +114,9 @@ func (s *Server) create(kind v1alpha1.Kind) handler {
 		if err = ownsObject(c, kind, obj); err != nil {
 			return err
 		}
+		if err = bareHost(c, obj); err != nil {
+			return err
+		}
 		if err = s.check(r.Context(), obj, nil); err != nil {
 			return err
 		}
@@ -184,8 +187,8 @@ func (s *Server) update(kind v1alpha1.Kind) handler {
 		copyStatus(obj, old)
 		released := onlyFinalizers(obj, old)
 		if c.scope == own && kind.Kind == v1alpha1.KindMember.Kind && (!released || !releasesMember(obj, old)) {
-			return forbidden("the token %q may change %s only by removing the finalizer %s once it is being deleted: that needs a token with the role admin",
-				c.name, store.KeyOf(obj), v1alpha1.FinalizerMember)
+			return forbidden("%s may change %s only by removing the finalizer %s once it is being deleted: that needs a token with the role admin",
+				c.who(), store.KeyOf(obj), v1alpha1.FinalizerMember)
 		}
 		// What is on its way out needs to satisfy no one any more.
 		if !released || old.GetDeletionTimestamp() == nil {
@@ -267,6 +270,11 @@ func (s *Server) remove(kind v1alpha1.Kind) handler {
 			return err
 		}
 		err = s.mayDelete(r.Context(), kind, key, pre)
+		if err == nil && !dry && kind.Kind == v1alpha1.KindHost.Kind {
+			// First: a host that is still listed can be removed again, and an agent that was
+			// not shut out would make it anew.
+			err = s.identities.void(r.Context(), key.Name)
+		}
 		if err == nil && !dry {
 			err = s.opts.Store.Delete(r.Context(), kind, key, pre)
 		}

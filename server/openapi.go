@@ -68,6 +68,8 @@ func buildDocument(routes []route) ([]byte, error) {
 	for _, t := range []reflect.Type{reflect.TypeFor[v1alpha1.Time](), reflect.TypeFor[v1alpha1.MicroTime]()} {
 		types.RegisterTypeAlias(t, reflect.TypeFor[time.Time]())
 	}
+	// Amounts are written as texts, such as 500m or 2Gi.
+	types.RegisterTypeAlias(reflect.TypeOf(v1alpha1.Resources{}.CPU), reflect.TypeFor[string]())
 	doc := &huma.OpenAPI{
 		OpenAPI: "3.1.0",
 		Info: &huma.Info{
@@ -76,10 +78,15 @@ func buildDocument(routes []route) ([]byte, error) {
 		},
 		Components: &huma.Components{
 			Schemas: types,
-			SecuritySchemes: map[string]*huma.SecurityScheme{"token": {
-				Type: "http", Scheme: "bearer",
-				Description: "A token, as `quorate server token` makes it, or a session's.",
-			}},
+			SecuritySchemes: map[string]*huma.SecurityScheme{
+				"token": {
+					Type: "http", Scheme: "bearer",
+					Description: "A token, as `quorate server token` makes it, or a session's.",
+				},
+				"certificate": {
+					Type: "mutualTLS", Description: "The certificate of an agent that has joined, in place of a token wherever the role agent may call.",
+				},
+			},
 		},
 		Security: []map[string][]string{{"token": {}}},
 	}
@@ -126,7 +133,12 @@ func operation(rt route, types huma.Registry, failure *huma.Schema) *huma.Operat
 			"default":          {Description: "What went wrong", Headers: positionHeaders(), Content: map[string]*huma.MediaType{"application/json": {Schema: failure}}},
 		},
 	}
-	if rt.method == http.MethodPost && rt.path == wire.PathSessions {
+	switch {
+	case rt.stranger:
+		op.Security = []map[string][]string{{}}
+	case rt.verb == verbRenew:
+		op.Security = []map[string][]string{{"certificate": {}}}
+	case rt.method == http.MethodPost && rt.path == wire.PathSessions:
 		op.Security = []map[string][]string{{"token": {}}, {}}
 	}
 	for _, found := range pathParameter.FindAllStringSubmatch(rt.path, -1) {
@@ -145,13 +157,16 @@ func operation(rt route, types huma.Registry, failure *huma.Schema) *huma.Operat
 		}
 	}
 	if d.in != nil || d.sent != "" {
-		op.RequestBody = &huma.RequestBody{Required: rt.resource != "sessions" && rt.resource != "loginlinks", Content: contentOf(d.in, d.sent, types)}
+		op.RequestBody = &huma.RequestBody{Required: rt.resource != "sessions" && rt.resource != "loginlinks" && rt.resource != "jointokens", Content: contentOf(d.in, d.sent, types)}
 	}
 	return op
 }
 
 // rolesOf are the roles that may call a route, and how much of it they reach.
 func rolesOf(rt route) []string {
+	if rt.stranger {
+		return []string{string(RoleAdmin), string(RoleViewer), string(RoleAgent), "whoever has a join token"}
+	}
 	roles := []string{string(RoleAdmin)}
 	for _, role := range []Role{RoleViewer, RoleAgent} {
 		switch reach(role, rt.verb, rt.resource) {

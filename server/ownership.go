@@ -2,6 +2,7 @@ package server
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/quorate/quorate/api/v1alpha1"
 	"github.com/quorate/quorate/store"
@@ -20,6 +21,28 @@ func ownsObject(c caller, kind v1alpha1.Kind, obj v1alpha1.Object) error {
 		host = o.Name
 	}
 	return c.owns(host, kind.Kind+" "+store.KeyOf(obj).String())
+}
+
+// bareHost refuses a host that its agent makes with more than a spec and labels: what
+// holds an object, or is Quorate's own, is not an agent's to say.
+func bareHost(c caller, obj v1alpha1.Object) error {
+	host, ok := obj.(*v1alpha1.EtcdHost)
+	if !ok || c.scope == all {
+		return nil
+	}
+	own := ""
+	for l := range host.Labels {
+		if strings.HasPrefix(l, v1alpha1.Group+"/") {
+			own = l
+		}
+	}
+	switch {
+	case len(host.Finalizers)+len(host.OwnerReferences)+len(host.Annotations) > 0:
+		return forbidden("%s may make EtcdHost %s with labels and a spec, and without finalizers, owners and annotations", c.who(), host.Name)
+	case own != "":
+		return forbidden("%s may not set the label %s of EtcdHost %s: labels below %s/ are Quorate's own", c.who(), own, host.Name, v1alpha1.Group)
+	}
+	return nil
 }
 
 // onlyFinalizers reports whether obj differs from old in nothing but finalizers

@@ -21,7 +21,9 @@ type route struct {
 	endless bool
 	// upload routes take more than maxBody.
 	upload bool
-	handle func(w *response, r *http.Request, c caller) error
+	// stranger routes are for those who have no token yet.
+	stranger bool
+	handle   func(w *response, r *http.Request, c caller) error
 }
 
 // routes lists all there is.
@@ -37,6 +39,8 @@ func (s *Server) routes() []route {
 		route{method: "GET", path: cluster + "/plan", resource: "etcdclusters", verb: verbPlan, handle: s.plan},
 		route{method: "GET", path: cluster + "/view", resource: "etcdclusters", verb: verbGet, handle: s.view},
 		route{method: "POST", path: cluster + "/plan", resource: "etcdclusters", verb: verbPlan, handle: s.planProposed},
+		route{method: "GET", path: cluster + "/placement", resource: "etcdclusters", verb: verbPlan, handle: s.placement},
+		route{method: "POST", path: cluster + "/placement", resource: "etcdclusters", verb: verbPlan, handle: s.placementProposed},
 		route{method: "POST", path: cluster + "/accept", resource: "etcdclusters", verb: verbAccept, handle: s.accept},
 		route{method: "POST", path: cluster + "/clientcertificate", resource: "etcdclusters", verb: verbClient, handle: s.clientCertificate},
 		route{method: "POST", path: kindItem(v1alpha1.KindRestore) + "/preview", resource: "etcdrestores", verb: verbPlan, endless: true, handle: s.previewRestore},
@@ -46,11 +50,15 @@ func (s *Server) routes() []route {
 		route{method: "GET", path: member + "/snapshot", resource: "etcdmembers", verb: verbSnapshot, endless: true, handle: s.memberSnapshot},
 		route{method: "POST", path: member + "/kill", resource: "etcdmembers", verb: verbKill, handle: s.killMember},
 		route{method: "POST", path: kindItem(v1alpha1.KindHost) + "/load", resource: "etcdhosts", verb: verbLoad, endless: true, handle: s.driveLoad},
+		route{method: "POST", path: kindItem(v1alpha1.KindHost) + "/jointoken", resource: "jointokens", verb: verbCreate, handle: s.createJoinToken},
+		route{method: "POST", path: kindItem(v1alpha1.KindHost) + "/check", resource: "etcdhosts", verb: verbCheck, handle: s.checkHost},
 		route{method: "GET", path: wire.PathEvents, resource: "events", verb: verbList, handle: s.events},
 		route{method: "POST", path: wire.PathEvents, resource: "events", verb: verbCreate, handle: s.recordEvent},
 		route{method: "GET", path: wire.PathReleases, resource: "releases", verb: verbList, handle: s.listReleases},
 		route{method: "GET", path: wire.PathReleases + "/{digest}", resource: "releases", verb: verbGet, endless: true, handle: s.readRelease},
 		route{method: "POST", path: wire.PathReleases, resource: "releases", verb: verbCreate, endless: true, upload: true, handle: s.addRelease},
+		route{method: "GET", path: wire.PathUsage, resource: "fleet", verb: verbGet, handle: s.usage},
+		route{method: "GET", path: wire.PathRebalance, resource: "fleet", verb: verbGet, handle: s.rebalance},
 		route{method: "GET", path: wire.PathMetrics, resource: "metrics", verb: verbGet, handle: s.readMetrics},
 		route{method: "GET", path: wire.PathVersion, resource: "version", verb: verbGet, handle: s.version},
 		route{method: "GET", path: wire.PathOpenAPI, resource: "documentation", verb: verbGet, handle: s.openAPI},
@@ -64,6 +72,8 @@ func (s *Server) routes() []route {
 		route{method: "DELETE", path: wire.PathSession, resource: "sessions", verb: verbDelete, handle: s.logOut},
 		route{method: "GET", path: agent + "/requests", resource: "agents", verb: verbChannel, endless: true, handle: s.agentRequests},
 		route{method: "POST", path: agent + "/responses/{id}", resource: "agents", verb: verbChannel, endless: true, upload: true, handle: s.agentResponse},
+		route{method: "POST", path: agent + "/join", resource: "agents", verb: verbJoin, stranger: true, handle: s.join},
+		route{method: "POST", path: agent + "/certificate", resource: "agents", verb: verbRenew, handle: s.renew},
 		route{method: "POST", path: agent + "/heartbeat", resource: "agents", verb: verbChannel, handle: s.agentHeartbeat},
 	)
 }
@@ -101,8 +111,12 @@ func (s *Server) objectRoutes(kind v1alpha1.Kind) []route {
 // build makes the handler: who asks is settled before what is asked, so that a
 // stranger learns nothing of the routes either.
 func (s *Server) build() http.Handler {
-	mux := http.NewServeMux()
+	mux, strangers := http.NewServeMux(), http.NewServeMux()
 	for _, rt := range s.routes() {
+		if rt.stranger {
+			strangers.Handle(rt.method+" "+rt.path, s.serve(rt))
+			continue
+		}
 		mux.Handle(rt.method+" "+rt.path, s.serve(rt))
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
@@ -126,6 +140,8 @@ func (s *Server) build() http.Handler {
 		case r.Method == http.MethodPost && r.URL.Path == wire.PathSessions && r.Header.Get("Authorization") == "":
 			r.Pattern = "POST " + wire.PathSessions
 			err = s.logIn(w, r)
+		case isStranger(strangers, r):
+			strangers.ServeHTTP(w, r)
 		default:
 			if c, err = s.identify(r); err == nil {
 				r = r.WithContext(context.WithValue(r.Context(), callerKey{}, c))
@@ -136,6 +152,12 @@ func (s *Server) build() http.Handler {
 			s.finish(w, r, err)
 		}
 	})
+}
+
+// isStranger reports whether a request is one that needs no token.
+func isStranger(strangers *http.ServeMux, r *http.Request) bool {
+	_, pattern := strangers.Handler(r)
+	return pattern != ""
 }
 
 // answered counts and logs a request.
@@ -152,7 +174,11 @@ type callerKey struct{}
 func (s *Server) identify(r *http.Request) (caller, error) {
 	ctx, cancel := context.WithTimeout(r.Context(), requestTime)
 	defer cancel()
-	c, err := s.tokens.authenticate(ctx, r.Header.Get("Authorization"))
+	header := r.Header.Get("Authorization")
+	if header == "" && r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
+		return s.identifyAgent(ctx, r)
+	}
+	c, err := s.tokens.authenticate(ctx, header)
 	if err == nil && c.role == RoleAgent {
 		s.opts.Hosts.saw(c.host)
 	}
@@ -166,10 +192,13 @@ func (s *Server) serve(rt route) http.Handler {
 			w = s.newResponse(plain)
 		}
 		c, _ := r.Context().Value(callerKey{}).(caller)
-		c, err := authorize(c, rt.verb, rt.resource)
-		if err != nil {
-			s.finish(w, r, err)
-			return
+		if !rt.stranger {
+			var err error
+			if c, err = authorize(c, rt.verb, rt.resource); err != nil {
+				s.audited(r, rt, err)
+				s.finish(w, r, err)
+				return
+			}
 		}
 		if !rt.upload {
 			r.Body = http.MaxBytesReader(w, r.Body, maxBody)
@@ -179,7 +208,13 @@ func (s *Server) serve(rt route) http.Handler {
 			defer cancel()
 			r = r.WithContext(ctx)
 		}
+		if c.key != "" && (rt.endless || watching(r)) {
+			ctx, done := s.live.add(r.Context(), c, w)
+			defer done()
+			r = r.WithContext(ctx)
+		}
 		if err := rt.handle(w, r, c); err != nil {
+			s.audited(r, rt, err)
 			s.finish(w, r, err)
 		} else if w.code == 0 {
 			w.WriteHeader(http.StatusOK)

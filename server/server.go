@@ -60,6 +60,13 @@ type Fleet interface {
 	Plan(ctx context.Context, key store.Key, proposed *v1alpha1.EtcdCluster) (v1alpha1.Plan, error)
 	// View asks the members of the cluster at key what they are at this moment.
 	View(ctx context.Context, key store.Key) (v1alpha1.ClusterView, error)
+	// Placement says where the members of the cluster at key stand and would come, as
+	// stored or as proposed. A proposed cluster need not exist.
+	Placement(ctx context.Context, key store.Key, proposed *v1alpha1.EtcdCluster) (v1alpha1.Placement, error)
+	// Rebalance says what would place the fleet's members better.
+	Rebalance(ctx context.Context) (v1alpha1.Rebalance, error)
+	// Usage adds up what members ask for and use. ErrInvalid for an unknown grouping.
+	Usage(ctx context.Context, by string) (v1alpha1.Usage, error)
 	// Accept lets the cluster at key go on after a restore. ErrConflict when the plan
 	// is no longer the one that token names.
 	Accept(ctx context.Context, key store.Key, token string) error
@@ -109,6 +116,11 @@ type Options struct {
 	// Console makes what answers every request whose path is not the API's own; it is
 	// given the API to call in this process. May be nil: such paths are not found then.
 	Console func(api http.Handler) http.Handler
+	// Front returns what the API is known by to those who reach it over TLS. May be nil:
+	// no agent can join then.
+	Front func() Front
+	// AgentValidity is how long the certificates of agents last. Default: AgentValidity.
+	AgentValidity time.Duration
 	// Hosts is told of connected agents. Default: one of the server's own.
 	Hosts *Hosts
 	// Version of Quorate.
@@ -132,6 +144,11 @@ type Server struct {
 	bound   *bindings
 	hub     *hub
 	metrics *metrics
+	// identities tells agents by their certificates; audit records who was refused, and
+	// live what agents have open.
+	identities *identities
+	audit      *audit
+	live       *live
 	// document makes the API's own description, once.
 	document func() ([]byte, error)
 	// console is nil where there is none; segments are what it leaves to the API.
@@ -159,6 +176,9 @@ func New(o Options) (*Server, error) {
 	if o.Hosts == nil {
 		o.Hosts = NewHosts()
 	}
+	if o.AgentValidity <= 0 {
+		o.AgentValidity = AgentValidity
+	}
 	if o.Heartbeat <= 0 {
 		o.Heartbeat = wire.Heartbeat
 	}
@@ -170,7 +190,9 @@ func New(o Options) (*Server, error) {
 		opts: o, log: o.Logger, metrics: m, stall: stallTime, head: headerTime, patience: requestTime,
 		tokens: newAuthenticator(o.Store), bound: newBindings(), hub: newHub(o.Hosts),
 		wrong: make(chan struct{}, maxWrong), wrongTime: wrongTime,
+		identities: &identities{store: o.Store, now: time.Now, validity: o.AgentValidity}, audit: newAudit(o), live: newLive(),
 	}
+	s.tokens.changed = s.secretChanged
 	s.document = sync.OnceValues(func() ([]byte, error) { return buildDocument(s.routes()) })
 	s.handler = s.build()
 	if o.Console != nil {

@@ -271,7 +271,7 @@ func (s *Server) sweepAll(ctx context.Context) {
 // sweep removes the sessions and codes that are over, and the oldest of those that
 // are too many. What fails is left to the next sweep.
 func (s *Server) sweep(ctx context.Context) {
-	for _, label := range []string{LabelSession, LabelCode} {
+	for _, label := range []string{LabelSession, LabelCode, LabelJoinToken} {
 		objs, err := s.opts.Store.List(ctx, v1alpha1.KindSecret, store.ListOptions{
 			Namespace: TokenNamespace, Labels: map[string]string{label: "true"},
 		})
@@ -279,13 +279,32 @@ func (s *Server) sweep(ctx context.Context) {
 			s.log.WarnContext(ctx, "sessions not swept", slog.Any("error", err))
 			return
 		}
-		for _, secret := range over(objs, s.tokens.now()) {
+		gone := over(objs, s.tokens.now())
+		if label == LabelJoinToken {
+			gone = overSince(objs, s.tokens.now().Add(-keepJoinTokens))
+		}
+		for _, secret := range gone {
 			err := s.opts.Store.Delete(ctx, v1alpha1.KindSecret, store.KeyOf(secret), store.Preconditions{UID: secret.UID})
 			if err != nil && !errors.Is(err, store.ErrNotFound) {
 				s.log.WarnContext(ctx, "session not swept", slog.String("name", secret.Name), slog.Any("error", err))
 			}
 		}
 	}
+}
+
+// overSince returns those that had expired at that time.
+func overSince(objs []v1alpha1.Object, at time.Time) []*v1alpha1.Secret {
+	var found []*v1alpha1.Secret
+	for _, obj := range objs {
+		secret, ok := obj.(*v1alpha1.Secret)
+		if !ok {
+			continue
+		}
+		if expires, err := time.Parse(time.RFC3339, string(secret.Data[tokenExpires])); err != nil || expires.Before(at) {
+			found = append(found, secret)
+		}
+	}
+	return found
 }
 
 // over returns those that have expired, and those beyond the newest keepSessions

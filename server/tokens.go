@@ -148,6 +148,9 @@ func checkRole(role Role, host string) error {
 type authenticator struct {
 	store store.Store
 	now   func() time.Time
+	// changed is told the name of each Secret that may have changed, once what was known
+	// of it is forgotten; may be nil.
+	changed func(name string)
 
 	mu sync.Mutex
 	// known is nil while no watch runs.
@@ -172,6 +175,9 @@ func (a *authenticator) run(ctx context.Context) {
 	a.mu.Unlock()
 	for key := range keys {
 		a.forget(key.Name)
+		if a.changed != nil {
+			a.changed(key.Name)
+		}
 	}
 	a.mu.Lock()
 	a.known = nil
@@ -201,6 +207,15 @@ func (a *authenticator) authenticate(ctx context.Context, header string) (caller
 		return caller{}, unauthorized("what was sent is no token")
 	}
 	sum := sha256.Sum256([]byte(plain))
+	return a.recall(sum, func() (caller, time.Time, error) {
+		c, err := a.look(ctx, name, sum)
+		return c, c.expires, err
+	})
+}
+
+// recall returns the caller who is known by sum, or who look finds, and until when; the
+// zero time means for long.
+func (a *authenticator) recall(sum [sha256.Size]byte, look func() (caller, time.Time, error)) (caller, error) {
 	a.mu.Lock()
 	k, found := a.known[sum]
 	changes := a.changes
@@ -208,7 +223,7 @@ func (a *authenticator) authenticate(ctx context.Context, header string) (caller
 	if found && a.now().Before(k.until) {
 		return k.caller, nil
 	}
-	c, err := a.look(ctx, name, sum)
+	c, until, err := look()
 	if err != nil {
 		return caller{}, err
 	}
@@ -216,8 +231,8 @@ func (a *authenticator) authenticate(ctx context.Context, header string) (caller
 	defer a.mu.Unlock()
 	if a.known != nil && a.changes == changes {
 		k = knownToken{c, a.now().Add(tokenFresh)}
-		if c.session() && c.expires.Before(k.until) {
-			k.until = c.expires
+		if !until.IsZero() && until.Before(k.until) {
+			k.until = until
 		}
 		a.known[sum] = k
 	}

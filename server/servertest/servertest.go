@@ -223,6 +223,29 @@ func (*Fleet) View(_ context.Context, key store.Key) (v1alpha1.ClusterView, erro
 	}, nil
 }
 
+// Placement places one member, on a host named after the cluster's release.
+func (*Fleet) Placement(_ context.Context, key store.Key, proposed *v1alpha1.EtcdCluster) (v1alpha1.Placement, error) {
+	p := v1alpha1.Placement{Namespace: key.Namespace, Cluster: key.Name, Members: []v1alpha1.PlacedMember{}}
+	if proposed != nil {
+		p.Members = append(p.Members, v1alpha1.PlacedMember{Member: key.Name + "-1", Host: "host-" + proposed.Spec.Version, Reason: "it is the only one"})
+	}
+	return p, nil
+}
+
+// Rebalance suggests nothing.
+func (*Fleet) Rebalance(context.Context) (v1alpha1.Rebalance, error) {
+	return v1alpha1.Rebalance{Suggestions: []v1alpha1.Suggestion{}}, nil
+}
+
+// Usage is of one host without capacity.
+func (*Fleet) Usage(_ context.Context, by string) (v1alpha1.Usage, error) {
+	if by != "host" {
+		return v1alpha1.Usage{}, fmt.Errorf("usage by %q: %w", by, store.ErrInvalid)
+	}
+	row := v1alpha1.UsageRow{Name: "host-1", Hosts: 1, Members: 2, Requested: v1alpha1.NewResources(500, 1<<30, 0)}
+	return v1alpha1.Usage{By: by, Rows: []v1alpha1.UsageRow{row}, Total: row}, nil
+}
+
 // Accept takes PlanToken.
 func (f *Fleet) Accept(_ context.Context, key store.Key, token string) error {
 	if token != PlanToken {

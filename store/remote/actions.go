@@ -62,6 +62,47 @@ func (c *Client) PlanFor(ctx context.Context, cluster *v1alpha1.EtcdCluster) (v1
 	return p, err
 }
 
+// Placement says where the members of the cluster at key stand, and where those that are
+// missing would come.
+func (c *Client) Placement(ctx context.Context, key store.Key) (v1alpha1.Placement, error) {
+	var p v1alpha1.Placement
+	path, err := itemPath("place", v1alpha1.KindCluster, key, "placement")
+	if err != nil {
+		return p, err
+	}
+	err = c.call(ctx, http.MethodGet, path, nil, nil, &p)
+	return p, err
+}
+
+// PlacementFor is Placement if the cluster were stored as given. It is validated as if it
+// were; nothing is written.
+func (c *Client) PlacementFor(ctx context.Context, cluster *v1alpha1.EtcdCluster) (v1alpha1.Placement, error) {
+	var p v1alpha1.Placement
+	path, err := itemPath("place", v1alpha1.KindCluster, store.KeyOf(cluster), "placement")
+	if err != nil {
+		return p, err
+	}
+	sent := cluster.DeepCopy()
+	v1alpha1.SetType(sent, v1alpha1.KindCluster.Kind, v1alpha1.KindCluster.APIVersion)
+	err = c.call(ctx, http.MethodPost, path, nil, sent, &p)
+	return p, err
+}
+
+// Rebalance says what would place the fleet's members better.
+func (c *Client) Rebalance(ctx context.Context) (v1alpha1.Rebalance, error) {
+	var r v1alpha1.Rebalance
+	err := c.call(ctx, http.MethodGet, wire.PathRebalance, nil, nil, &r)
+	return r, err
+}
+
+// Usage adds up what members ask for and use, by host, class, zone, pool, label=KEY or
+// host-label=KEY.
+func (c *Client) Usage(ctx context.Context, by string) (v1alpha1.Usage, error) {
+	var u v1alpha1.Usage
+	err := c.call(ctx, http.MethodGet, wire.PathUsage, url.Values{"by": {by}}, nil, &u)
+	return u, err
+}
+
 // Preview returns the restore with the status that it would begin with: which backup it
 // is, and what would be lost. Nothing is written.
 func (c *Client) Preview(ctx context.Context, restore *v1alpha1.EtcdRestore) (*v1alpha1.EtcdRestore, error) {
@@ -190,6 +231,21 @@ func (c *Client) Load(ctx context.Context, host string, specification []byte) (i
 		return nil, err
 	}
 	return c.open(ctx, request{method: http.MethodPost, path: path, body: bytes.NewReader(specification), length: int64(len(specification))})
+}
+
+// CheckHost has the agent of a host check it, which takes about five seconds, with round
+// trips to the peers given: ADDRESS or ADDRESS:PORT.
+func (c *Client) CheckHost(ctx context.Context, host string, peers []string) (v1alpha1.HostPreflight, error) {
+	var p v1alpha1.HostPreflight
+	path, err := itemPath("check", v1alpha1.KindHost, store.Key{Name: host}, "check")
+	if err == nil && c.dryRun {
+		err = fmt.Errorf("check host %s: %w", host, errNoDryRun)
+	}
+	if err != nil {
+		return p, err
+	}
+	err = c.call(ctx, http.MethodPost, path, nil, wire.CheckHost{Peers: peers}, &p)
+	return p, err
 }
 
 // Releases lists the etcd releases that the server holds.

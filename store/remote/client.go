@@ -43,6 +43,12 @@ type Options struct {
 	// Transport carries the requests instead of TCP, such as one that calls a server
 	// in this process. May be nil.
 	Transport http.RoundTripper
+	// Certificate is what the client shows of itself instead of a token, asked for at
+	// each connection; nil where it has none.
+	Certificate func() (*tls.Certificate, error)
+	// Roots are those to know the server by, asked for at each connection, in place of
+	// the CA of the Config; a nil pool means the system's. May be nil.
+	Roots func() (*x509.CertPool, error)
 	// Anonymous lets the client have no token: all it can do then is Login.
 	Anonymous bool
 }
@@ -68,11 +74,11 @@ func New(cfg Config, o Options) (*Client, error) {
 	if base.Scheme == "http" && !isLoopback(base.Hostname()) {
 		return nil, fmt.Errorf("%s would send the token across the network in the clear: use https, and --tls-cert-file and --tls-key-file at the server", cfg.Server)
 	}
-	if cfg.Token == "" && !o.Anonymous {
+	if cfg.Token == "" && !o.Anonymous && o.Certificate == nil {
 		return nil, fmt.Errorf("there is no token for the server %s: take one that the server made", cfg.Server)
 	}
 	if o.Transport == nil {
-		if o.Transport, err = dialling(cfg); err != nil {
+		if o.Transport, err = dialling(cfg, o); err != nil {
 			return nil, err
 		}
 	}
@@ -93,7 +99,10 @@ func New(cfg Config, o Options) (*Client, error) {
 }
 
 // dialling is the transport by TCP.
-func dialling(cfg Config) (http.RoundTripper, error) {
+func dialling(cfg Config, o Options) (http.RoundTripper, error) {
+	if o.Roots != nil {
+		return fresh(func() *http.Transport { return transport(showing(trusting(cfg.hostname(), o.Roots), o)) }), nil
+	}
 	pem, err := cfg.roots()
 	if err != nil {
 		return nil, err
@@ -105,7 +114,17 @@ func dialling(cfg Config) (http.RoundTripper, error) {
 			return nil, errors.New("the server's CA holds no certificate: give it in PEM")
 		}
 	}
-	return transport(config), nil
+	return fresh(func() *http.Transport { return transport(showing(config, o)) }), nil
+}
+
+// showing adds the client's own certificate to a TLS configuration. It is shown to any
+// server that asks: one that does not know its CA says so better than a client that
+// came without.
+func showing(config *tls.Config, o Options) *tls.Config {
+	if o.Certificate != nil {
+		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return o.Certificate() }
+	}
+	return config
 }
 
 // transport speaks HTTP/1.1, since a stream that hangs must not hold up others.
@@ -134,6 +153,14 @@ func (c *Client) DryRun() *Client {
 	dry := *c
 	dry.dryRun = true
 	return &dry
+}
+
+// Reconnect has all that is sent from now on use new connections, such as when the
+// client's certificate is another. What is under way goes on.
+func (c *Client) Reconnect() {
+	if r, ok := c.http.Transport.(*renewing); ok {
+		r.renew()
+	}
 }
 
 // Close closes connections that are idle.

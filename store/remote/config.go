@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/url"
 	"os"
 
 	"github.com/quorate/quorate/internal/atomicfile"
@@ -57,6 +58,15 @@ func (c Config) Save(path string) error {
 		return fmt.Errorf("save how to reach the server: %w", err)
 	}
 	return nil
+}
+
+// hostname of the server, without its port.
+func (c Config) hostname() string {
+	u, err := url.Parse(c.Server)
+	if err != nil {
+		return ""
+	}
+	return u.Hostname()
 }
 
 // roots returns the PEM of the roots to trust; nil means the system's.

@@ -3,6 +3,7 @@ package remote
 import (
 	"context"
 	"net"
+	"net/http"
 	"net/http/httptrace"
 	"sync"
 )
@@ -21,6 +22,41 @@ type conn struct {
 func (c *conn) Close() error {
 	c.once.Do(func() { close(c.closed) })
 	return c.Conn.Close()
+}
+
+// renewing is a transport that can be exchanged for a fresh one, without connections.
+type renewing struct {
+	build func() *http.Transport
+
+	mu  sync.Mutex
+	now *http.Transport
+}
+
+func fresh(build func() *http.Transport) *renewing { return &renewing{build: build, now: build()} }
+
+// RoundTrip implements http.RoundTripper.
+func (r *renewing) RoundTrip(req *http.Request) (*http.Response, error) {
+	r.mu.Lock()
+	t := r.now
+	r.mu.Unlock()
+	return t.RoundTrip(req)
+}
+
+// CloseIdleConnections is what http.Client asks for.
+func (r *renewing) CloseIdleConnections() {
+	r.mu.Lock()
+	t := r.now
+	r.mu.Unlock()
+	t.CloseIdleConnections()
+}
+
+func (r *renewing) renew() {
+	next := r.build()
+	r.mu.Lock()
+	old := r.now
+	r.now = next
+	r.mu.Unlock()
+	old.CloseIdleConnections()
 }
 
 func dialer(d *net.Dialer) func(ctx context.Context, network, addr string) (net.Conn, error) {

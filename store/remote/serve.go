@@ -26,6 +26,7 @@ const (
 	RequestMetrics = wire.RequestMetrics
 	RequestKill    = wire.RequestKill
 	RequestLoad    = wire.RequestLoad
+	RequestCheck   = wire.RequestCheck
 )
 
 // Handler answers a request of a server. Its context ends when the answer is no

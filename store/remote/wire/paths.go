@@ -22,6 +22,10 @@ const (
 	PathSessions = "/sessions"
 	PathLinks    = "/sessions/links"
 	PathSession  = "/sessions/current"
+	// PathUsage is what members ask for and use, and PathRebalance what would place them
+	// better.
+	PathUsage     = "/usage"
+	PathRebalance = "/rebalance"
 	// PathOpenAPI describes the API to programs, and PathDocs to people.
 	PathOpenAPI  = "/openapi.json"
 	PathDocs     = "/docs"

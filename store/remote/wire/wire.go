@@ -97,6 +97,14 @@ type KeyRotated struct {
 // Version answers /version.
 type Version struct {
 	Version string `json:"version"`
+	// Time is the server's clock as it answers.
+	Time time.Time `json:"time"`
+}
+
+// CheckHost asks for the checks of a host.
+type CheckHost struct {
+	// Peers to measure round trips to: ADDRESS or ADDRESS:PORT.
+	Peers []string `json:"peers,omitempty"`
 }
 
 // Kinds of a Request.
@@ -110,6 +118,8 @@ const (
 	// RequestLoad drives a load from the agent's host, and is answered by what the
 	// worker writes.
 	RequestLoad = "load"
+	// RequestCheck checks the agent's host, and is answered by a HostPreflight.
+	RequestCheck = "check"
 )
 
 // Request is what the server asks of an agent.
@@ -125,6 +135,8 @@ type Request struct {
 	// Load is the specification of a load, for RequestLoad: as `quorate bench worker`
 	// reads it.
 	Load json.RawMessage `json:"load,omitempty"`
+	// Peers to measure round trips to, for RequestCheck.
+	Peers []string `json:"peers,omitempty"`
 }
 
 // Killed answers RequestKill.
