@@ -56,7 +56,12 @@ func (e *env) describe(ctx context.Context, c *remote.Client, t target) error {
 		return err
 	}
 	e.describeMeta(t, obj)
-	if err = e.describeFields(obj); err != nil {
+	if host, ok := obj.(*v1alpha1.EtcdHost); ok {
+		err = e.describeHost(ctx, c, host)
+	} else {
+		err = e.describeFields(obj)
+	}
+	if err != nil {
 		return err
 	}
 	if err = e.describeConditions(obj); err != nil {

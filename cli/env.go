@@ -21,10 +21,11 @@ import (
 
 // Environment variables that stand for flags that are not given.
 const (
-	envServer  = "QUORATE_SERVER"
-	envToken   = "QUORATE_TOKEN" //nolint:gosec // the name of a variable
-	envCAFile  = "QUORATE_CA_FILE"
-	envDataDir = "QUORATE_DATA_DIR"
+	envServer    = "QUORATE_SERVER"
+	envToken     = "QUORATE_TOKEN"      //nolint:gosec // the name of a variable
+	envJoinToken = "QUORATE_JOIN_TOKEN" //nolint:gosec // the name of a variable
+	envCAFile    = "QUORATE_CA_FILE"
+	envDataDir   = "QUORATE_DATA_DIR"
 )
 
 // defaultNamespace is where objects live unless told otherwise.

@@ -15,6 +15,10 @@ import (
 	"github.com/quorate/quorate/bench"
 	"github.com/quorate/quorate/check"
 	"github.com/quorate/quorate/datadir"
+	"github.com/quorate/quorate/driver/render"
+	"github.com/quorate/quorate/etcd"
+	"github.com/quorate/quorate/hosts/install"
+	"github.com/quorate/quorate/hosts/provider"
 	"github.com/quorate/quorate/store"
 )
 
@@ -34,6 +38,8 @@ const (
 	exitPartly      = 13
 	exitUnsound     = 14
 	exitUntried     = 15
+	exitUnfit       = 16
+	exitUnplaced    = 17
 )
 
 const exitCodesText = `Exit codes are part of the interface: scripts may rely on them.
@@ -45,7 +51,8 @@ const exitCodesText = `Exit codes are part of the interface: scripts may rely on
   4  refused: invalid, in conflict with what is stored, or not allowed
   5  the server can't be reached, or its store can't answer; quorate doctor,
      quorate check, quorate bench and quorate backup: no member answers, or none is
-     fit to be read; a backup store can't be reached
+     fit to be read; a backup store can't be reached; quorate host add: a machine
+     can't be reached by SSH
   6  timed out while waiting
   7  quorate diff: what is stored differs from the files; quorate backup diff: keys
      differ; quorate bench compare: a metric is worse by more than --fail-over
@@ -55,6 +62,8 @@ const exitCodesText = `Exit codes are part of the interface: scripts may rely on
  13  quorate backup run: the backup was taken, and not every store has it
  14  a backup failed its proof, or a backup or a snapshot is damaged
  15  quorate backup: a backup could not be tried, so that nothing is known of it
+ 16  quorate host check: a check fails, or one that a host needs could not be made
+ 17  quorate place: a member has no place
 
 quorate etcdctl ends with the code of etcdctl. When several objects fail for
 different reasons, the code is that of the first.`
@@ -114,17 +123,25 @@ func exitCode(err error) int {
 		return exitCritical
 	case errors.Is(err, errViolated):
 		return exitViolated
+	case errors.Is(err, errUnfit):
+		return exitUnfit
+	case errors.Is(err, errUnplaced):
+		return exitUnplaced
 	case errors.Is(err, errNobody), errors.Is(err, errUndecided), errors.Is(err, check.ErrNobody), errors.Is(err, bench.ErrNobody):
 		return exitUnreachable
 	}
 	if code := backupCode(err); code != exitOK {
 		return code
 	}
+	if code := installCode(err); code != exitOK {
+		return code
+	}
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		return exitNotFound
 	case errors.Is(err, store.ErrInvalid), errors.Is(err, schema.ErrInvalid), errors.Is(err, store.ErrConflict),
-		errors.Is(err, store.ErrForbidden), errors.Is(err, store.ErrExists), errors.Is(err, check.ErrNotEmpty), errors.Is(err, bench.ErrForeign):
+		errors.Is(err, store.ErrForbidden), errors.Is(err, store.ErrExists), errors.Is(err, check.ErrNotEmpty), errors.Is(err, bench.ErrForeign),
+		errors.Is(err, render.ErrRender), errors.Is(err, etcd.ErrFlags):
 		return exitRefused
 	case errors.Is(err, store.ErrUnavailable), errors.Is(err, store.ErrStale), errors.Is(err, errNoServer):
 		return exitUnreachable
@@ -146,9 +163,25 @@ func backupCode(err error) int {
 	return exitOK
 }
 
+// installCode is the exit code of an error of machines that become hosts; exitOK for
+// others.
+func installCode(err error) int {
+	switch {
+	case errors.Is(err, install.ErrHostKey), errors.Is(err, install.ErrLogin), errors.Is(err, install.ErrUnfit):
+		return exitRefused
+	case errors.Is(err, install.ErrUnreachable):
+		return exitUnreachable
+	case errors.Is(err, install.ErrNotJoined):
+		return exitTimedOut
+	case errors.Is(err, provider.ErrNone), errors.Is(err, provider.ErrUnknown):
+		return exitNotFound
+	}
+	return exitOK
+}
+
 // errorText is an error as it is printed: further lines are indented.
 func errorText(err error) string {
-	if errors.Is(err, errDiffers) || isVerdict(err) || errors.Is(err, errViolated) || errors.Is(err, errUndecided) {
+	if errors.Is(err, errDiffers) || isVerdict(err) || errors.Is(err, errViolated) || errors.Is(err, errUndecided) || errors.Is(err, errUnfit) || errors.Is(err, errUnplaced) {
 		return ""
 	}
 	if errors.Is(err, context.Canceled) && !errors.Is(err, store.ErrUnavailable) {

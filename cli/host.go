@@ -12,16 +12,21 @@ import (
 func hostCommand(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "host",
-		Short: "List hosts, and keep new members away from them",
-		Long: `Hosts are the machines that run members. An agent registers its own; a host that is
-cordoned keeps its members and gets no new ones.`,
+		Short: "Add, list, cordon, drain and remove the machines that run members",
+		Long: `Hosts are the machines that run members. Each has an agent, which joins with a
+token for that host and makes its object. A host that is cordoned keeps its
+members and gets no new ones; one that is drained loses those it has to other
+hosts.`,
 		Example: `  quorate host list
+  quorate host describe localhost
   quorate host cordon localhost`,
 		Args: cobra.ArbitraryArgs,
 		RunE: runGroup,
 	}
 	cmd.AddCommand(
-		hostListCommand(e), hostDescribeCommand(e),
+		hostAddCommand(e),
+		hostTokenCommand(e), hostLabelCommand(e), hostUnlabelCommand(e), hostDrainCommand(e), hostRemoveCommand(e),
+		hostListCommand(e), hostDescribeCommand(e), hostUsageCommand(e), hostCheckCommand(e),
 		cordonCommand(e, true, &cobra.Command{
 			Use:   "cordon NAME",
 			Short: "Keep new members away from a host",
@@ -33,7 +38,8 @@ it has stay and serve.`,
 		cordonCommand(e, false, &cobra.Command{
 			Use:   "uncordon NAME",
 			Short: "Let a host have new members again",
-			Long:  `Let a host have new members again, by taking spec.unschedulable back.`,
+			Long: `Let a host have new members again, by taking spec.unschedulable and spec.drain back.
+What a drain has moved stays where it is.`,
 			Example: `  quorate host uncordon localhost
   quorate host uncordon localhost --dry-run`,
 		}),
@@ -46,17 +52,53 @@ func hostListCommand(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List the hosts",
-		Long:  `List the hosts: the same as "quorate get hosts".`,
+		Long: `List the hosts: where they stand, whether their agents report and their last
+checks passed, how many members they have, and whether they take new ones. Other
+outputs, and -w, are those of "quorate get hosts".`,
 		Example: `  quorate host list
   quorate host list -o wide`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.output == outTable && !o.watch {
+				return e.listHosts(cmd.Context())
+			}
 			return e.get(cmd, []string{v1alpha1.KindHost.Plural}, o)
 		},
 	}
 	cmd.Flags().BoolVarP(&o.watch, "watch", "w", false, "go on with what changes from now on")
 	outputFlag(cmd, &o.output, getForms...)
 	return cmd
+}
+
+// listHosts prints the hosts with what is on them.
+func (e *env) listHosts(ctx context.Context) error {
+	c, err := e.connect()
+	if err != nil {
+		return err
+	}
+	defer e.slowly("reading from " + c.Server())()
+	callCtx, cancel := call(ctx)
+	defer cancel()
+	objs, err := c.List(callCtx, v1alpha1.KindHost, store.ListOptions{})
+	if err != nil {
+		return err
+	}
+	if len(objs) == 0 {
+		e.errorf("%s: `quorate host add` or `quorate host token NAME` brings the first\n", e.nothing([]v1alpha1.Kind{v1alpha1.KindHost}, true))
+		return nil
+	}
+	on, err := everyMember(ctx, c)
+	if err != nil {
+		return err
+	}
+	var hosts []*v1alpha1.EtcdHost
+	for _, obj := range objs {
+		if h, ok := obj.(*v1alpha1.EtcdHost); ok {
+			hosts = append(hosts, h)
+		}
+	}
+	g := hostTable(hosts, on)
+	return g.write(e.Out, 0)
 }
 
 func hostDescribeCommand(e *env) *cobra.Command {
@@ -103,8 +145,11 @@ func (e *env) cordon(ctx context.Context, name string, on, dryRun bool) error {
 	defer cancel()
 	changed := false
 	err = store.Mutate(ctx, c, t.key, &v1alpha1.EtcdHost{}, func(h *v1alpha1.EtcdHost) (bool, error) {
-		changed = h.Spec.Unschedulable != on
+		changed = h.Spec.Unschedulable != on || (!on && h.Spec.Drain)
 		h.Spec.Unschedulable = on
+		if !on {
+			h.Spec.Drain = false
+		}
 		return changed, nil
 	})
 	if err != nil {

@@ -201,6 +201,13 @@ func (e *env) printPlan(p v1alpha1.Plan, form string) error {
 	if p.Held != "" {
 		e.printf("%s\n", e.painted(yellow, "held ("+p.HeldReason+"): "+p.Held))
 	}
+	if len(p.Refused) > 0 {
+		e.printf("\nHosts that the next member can't come to:\n\n")
+		if err := e.printRefused(p.Refused); err != nil {
+			return err
+		}
+	}
+	e.printNotes(p.Notes)
 	if len(p.Steps) == 0 {
 		return nil
 	}

@@ -68,10 +68,10 @@ prints what to try next.`,
 	add(groupStart, upCommand(e), downCommand(e), statusCommand(e), consoleCommand(e), importCommand(e), etcdctlCommand(e))
 	add(groupObjects, getCommand(e), describeCommand(e), applyCommand(e), diffCommand(e), editCommand(e),
 		labelCommand(e), deleteCommand(e), explainCommand(e))
-	add(groupChange, planCommand(e), suspendCommand(e), resumeCommand(e), restartCommand(e), certCommand(e), hostCommand(e))
+	add(groupChange, planCommand(e), placeCommand(e), suspendCommand(e), resumeCommand(e), restartCommand(e), certCommand(e), hostCommand(e))
 	add(groupWatch, waitCommand(e), logsCommand(e), eventsCommand(e), doctorCommand(e), checkCommand(e), benchCommand(e), chaosCommand(e))
 	add(groupBackup, backupCommand(e), restoreCommand(e), snapshotCommand(e))
-	add(groupRun, serverCommand(e), agentCommand(e), releaseCommand(e))
+	add(groupRun, serverCommand(e), agentCommand(e), discoveryCommand(e), dnsCommand(e), releaseCommand(e), renderCommand(e))
 	add(groupMore, etcdutlCommand(e), versionCommand(e))
 	root.SetHelpCommand(helpCommand(root))
 	root.SetHelpCommandGroupID(groupMore)

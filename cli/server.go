@@ -14,6 +14,7 @@ import (
 
 	"github.com/quorate/quorate/api/v1alpha1"
 	"github.com/quorate/quorate/app"
+	"github.com/quorate/quorate/server"
 )
 
 func serverCommand(e *env) *cobra.Command {
@@ -23,11 +24,15 @@ func serverCommand(e *env) *cobra.Command {
 		Short: "Run the server: the store, the API and the fleet's controllers",
 		Long: `Run the server until it is told to stop. It keeps the fleet's objects in an etcd of
 its own, or in one that runs elsewhere, and serves the API with bearer tokens. Any
-address that is not loopback demands TLS.
+address that is not loopback demands TLS: with --tls-self-made the server makes a CA
+and a certificate by itself, which agents learn of when they join. Certificates in
+files are taken up as they change.
 
 How to reach it is written to client.json in the data directory, for its own user.`,
 		Example: `  quorate server
+  quorate server --listen 10.0.0.2:7379 --tls-self-made --tls-names quorate.example.com
   quorate server --listen 10.0.0.2:7379 --tls-cert-file server.crt --tls-key-file server.key
+  quorate server --discovery-listen 10.0.0.2:7382 --dns-listen 10.0.0.2:53
   quorate server --store-endpoints https://10.0.0.3:2379 --store-ca-file ca.crt`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -38,6 +43,10 @@ How to reach it is written to client.json in the data directory, for its own use
 	f.StringVar(&o.Listen, "listen", app.DefaultListen, "address of the API")
 	f.StringVar(&o.TLSCertFile, "tls-cert-file", "", "certificate of the API")
 	f.StringVar(&o.TLSKeyFile, "tls-key-file", "", "key of that certificate")
+	f.StringVar(&o.TLSCAFile, "tls-ca-file", "", "CA that agents are to know the API by (default: as the last certificate in --tls-cert-file says)")
+	f.BoolVar(&o.TLSSelfMade, "tls-self-made", false, "make a CA and a certificate for the API, in the data directory, and renew it")
+	f.StringSliceVar(&o.TLSNames, "tls-names", nil, "with --tls-self-made: further DNS names and addresses by which the API is called")
+	f.DurationVar(&o.AgentValidity, "agent-validity", server.AgentValidity, "how long the certificates of agents last; they are renewed when two thirds are over")
 	f.StringSliceVar(&o.StoreEndpoints, "store-endpoints", nil, "etcd that keeps the fleet's objects (default: an embedded one)")
 	f.StringVar(&o.StoreCAFile, "store-ca-file", "", "CA of that etcd")
 	f.StringVar(&o.StoreCertFile, "store-cert-file", "", "client certificate for it")
@@ -45,6 +54,9 @@ How to reach it is written to client.json in the data directory, for its own use
 	f.StringVar(&o.StoreUser, "store-user", "", "user of that etcd")
 	f.StringVar(&o.StorePasswordFile, "store-password-file", "", "file with the user's password")
 	f.StringVar(&o.SealingKeyFile, "sealing-key-file", "", "keys that seal Secrets (default: server/sealing.key in the data directory)")
+	f.StringVar(&o.DiscoveryListen, "discovery-listen", "", "address of a discovery service for clusters that are formed with mode Discovery (default: none)")
+	f.StringVar(&o.DiscoveryURL, "discovery-url", "", "where members reach it (default: https:// and that address)")
+	f.StringVar(&o.DNSListen, "dns-listen", "", "address of a name server for the domains of clusters that are formed with mode DNS (default: none)")
 	cmd.AddCommand(serverBackupCommand(e), serverRestoreCommand(e), rotateKeyCommand(e), tokenCommand(e))
 	return cmd
 }

@@ -22,10 +22,14 @@ func tokenCommand(e *env) *cobra.Command {
 	var o tokenOptions
 	cmd := &cobra.Command{
 		Use:   "token NAME",
-		Short: "Make a token for an agent or a person",
+		Short: "Make a token for a person, a program or an agent",
 		Long: `Make a token and print it, once: the server keeps only its SHA-256. An agent's token
 is good for the members of one host; a viewer may read all but Secrets; an admin
 may do everything.
+
+Agents on other machines need none: they join with "quorate host token", and prove
+themselves by certificates. An agent's token is for a server on a loopback address,
+which has no TLS.
 
 A token is void once its Secret is deleted: quorate delete secret NAME -n
 quorate-system.`,

@@ -14,7 +14,7 @@ import (
 // mutating are the commands that change something and must be able to only say what
 // they would do. Plan --accept asks instead.
 var mutating = []string{
-	"quorate apply", "quorate backup copy", "quorate backup prune", "quorate backup put-back", "quorate backup run", "quorate backup verify", "quorate bench", "quorate bench clean", "quorate bench matrix", "quorate cert issue", "quorate chaos sweep", "quorate check clean", "quorate check run", "quorate delete", "quorate down", "quorate edit", "quorate host cordon",
+	"quorate apply", "quorate backup copy", "quorate backup prune", "quorate backup put-back", "quorate backup run", "quorate backup verify", "quorate bench", "quorate bench clean", "quorate bench matrix", "quorate cert issue", "quorate chaos sweep", "quorate check clean", "quorate check run", "quorate delete", "quorate down", "quorate edit", "quorate discovery delete", "quorate discovery token", "quorate host add", "quorate host cordon", "quorate host drain", "quorate render ansible", "quorate render compose", "quorate render static-pod", "quorate render supervisord", "quorate render systemd", "quorate host label", "quorate host remove", "quorate host token", "quorate host unlabel",
 	"quorate host uncordon", "quorate import", "quorate label", "quorate release add", "quorate restart", "quorate restore", "quorate restore cluster", "quorate resume",
 	"quorate server restore", "quorate server rotate-key", "quorate server token", "quorate suspend",
 }
@@ -25,7 +25,7 @@ var harmless = []string{
 	"quorate", "quorate agent", "quorate backup", "quorate backup browse", "quorate backup diff", "quorate backup list", "quorate backup show", "quorate bench compare", "quorate bench worker", "quorate cert", "quorate cert list", "quorate chaos", "quorate chaos hold", "quorate chaos list",
 	"quorate chaos probe", "quorate check", "quorate check history", "quorate console", "quorate describe",
 	"quorate diff", "quorate doctor", "quorate etcdctl", "quorate etcdutl", "quorate events", "quorate explain", "quorate get",
-	"quorate host", "quorate host describe", "quorate host list", "quorate logs", "quorate member", "quorate plan",
+	"quorate discovery", "quorate discovery list", "quorate dns", "quorate dns records", "quorate host", "quorate host check", "quorate host describe", "quorate host usage", "quorate place", "quorate render", "quorate host list", "quorate logs", "quorate member", "quorate plan",
 	"quorate release", "quorate release list", "quorate server", "quorate server backup", "quorate snapshot", "quorate snapshot check", "quorate snapshot hash", "quorate status",
 	"quorate up", "quorate version", "quorate wait",
 }
@@ -204,6 +204,13 @@ func TestExitCodesAndTexts(t *testing.T) {
 		{"cert issue -c a --out b", exitUsage, "--cn is missing"},
 		{"console --ttl 2h", exitUsage, "choose up to 1h"},
 		{"host cordon", exitUsage, "NAME is missing"},
+		{"host token", exitUsage, "NAME is missing"},
+		{"host token a --ttl 1ms", exitUsage, "--ttl is 1ms"},
+		{"host token a -o xml", exitUsage, `--output is "xml"`},
+		{"host drain", exitUsage, "NAME is missing"},
+		{"host remove", exitUsage, "NAME is missing"},
+		{"host unlabel a", exitUsage, "NAME LABEL is missing"},
+		{"host label a", exitUsage, "LABEL=VALUE or LABEL- is missing"},
 		{"etcdutl --member a hashkv", exitUsage, "-c is missing"},
 		{"etcdutl -c a snapshot status x", exitUsage, "leave out -c"},
 		{"logs a --source x", exitUsage, `--source is "x": use one of etcd, error, supervisor`},

@@ -16,13 +16,18 @@ import (
 
 // notRun are the examples that no script runs as they stand, each with its reason.
 var notRun = map[string]string{
-	"quorate agent --server https://quorate.example.com:7379 --token-file token --address 10.0.0.7": "names a machine; server.txtar runs an agent on this one",
-	"quorate agent --host db1 --address 10.0.0.7 --names db1.example.com --zone a":                  "names a machine; server.txtar runs an agent on this one",
-	"quorate agent --address 10.0.0.7 --allow-faults":                                               "names a machine; up.txtar kills a member through the agent of `up`",
-	"quorate member --home /var/lib/quorate/members/default.playground-1.0a1b2c3d":                  "is started by the agent in every script with a cluster",
+	"quorate agent --server https://10.0.0.2:7379 --join-token-file join-token --host db1 --address 10.0.0.7": "names a machine; join.txtar joins with a token",
+	"quorate agent --host db1 --address 10.0.0.7 --names db1.example.com --zone a":                            "names a machine; server.txtar runs an agent on this one",
+	"quorate agent --address 10.0.0.7 --allow-faults":                                                         "names a machine; up.txtar kills a member through the agent of `up`",
+	"quorate member --home /var/lib/quorate/members/default.playground-1.0a1b2c3d":                            "is started by the agent in every script with a cluster",
+
+	"quorate host check db1 --peer 10.0.0.8 --peer 10.0.0.9:2380":                                       "names machines; host-check.txtar measures to this one",
+	"quorate host check --local --data-dir /var/lib/quorate --address 10.0.0.7 --peer 10.0.0.8 -o json": "names machines; host-check.txtar measures to this one",
 
 	"quorate server": "listens on a port that others may hold; server.txtar runs it on a free one",
+	"quorate server --listen 10.0.0.2:7379 --tls-self-made --tls-names quorate.example.com":               "names a machine; join.txtar makes a certificate for this one",
 	"quorate server --listen 10.0.0.2:7379 --tls-cert-file server.crt --tls-key-file server.key":          "names a machine",
+	"quorate server --discovery-listen 10.0.0.2:7382 --dns-listen 10.0.0.2:53":                            "names a machine; formation.txtar runs both on this one",
 	"quorate server --store-endpoints https://10.0.0.3:2379 --store-ca-file ca.crt":                       "names a machine; the tests of store/etcd run on an external etcd",
 	"quorate --server https://quorate.example.com:7379 --token-file token server backup fleet.tar":        "names a machine; reference.txtar backs up the one that runs",
 	"quorate release add https://mirror.example.com/etcd/v3.6.16/etcd-v3.6.16-linux-amd64.tar.gz":         "names a machine; the tests of package release serve such a mirror",
@@ -30,6 +35,12 @@ var notRun = map[string]string{
 	"quorate release add etcd-v3.6.16-linux-amd64.tar.gz --sha256 <64 hex digits>":                        "has a digest to be filled in; the tests of package release check it",
 	"quorate doctor --endpoints https://10.0.0.1:2379 --cacert ca.crt --cert client.crt --key client.key": "names a machine",
 	"quorate doctor --endpoints https://10.0.0.1:2379 --cacert ca.crt --user root -o json":                "names a machine",
+
+	"quorate host add ssh://root@10.0.0.7 --zone a":                                      "names a machine; the tests of hosts/install add machines with sshd and with systemd",
+	"quorate host add ssh://ops@db1.example.com --address 10.0.0.7 --name db1 --dry-run": "names a machine; the tests of hosts/install look at one",
+	"quorate host add ssh://root@10.0.0.7 ssh://root@10.0.0.8 --identity ~/.ssh/fleet":   "names machines; the tests of hosts/install add several",
+	"quorate host add --from hosts.yaml --count 2 --zone b":                              "names machines; the tests of hosts/install add some of a list",
+	"quorate host remove db1 --uninstall":                                                "logs in on a machine; the tests of hosts/install take an agent off one",
 
 	"quorate check run --endpoints http://127.0.0.1:2379":                                                              "disturbs whatever has etcd's usual port; check.txtar runs it on a cluster of its own",
 	"quorate check clean --endpoints http://127.0.0.1:2379 --prefix /mine/":                                            "asks whatever has etcd's usual port; check.txtar cleans a cluster of its own",
