@@ -146,9 +146,14 @@ prove-load: build ## Show what load and checker promise, a line each (two hours)
 prove-backup: build s3-server etcd-releases ## Show what backups promise, a line each (an hour); ONLY=name runs one.
 	@go run ./test/prove backup
 
+.PHONY: prove-hosts
+prove-hosts: build etcd-releases nspawn-base ## Show what hosts promise, a line each (an hour and a half); ONLY=name runs one.
+	@go run ./test/prove hosts
+
 include test/repro/repro.mk
 include test/perf/perf.mk
 include test/s3lab/s3lab.mk
+include test/nspawn/nspawn.mk
 
 .PHONY: lint
 lint: $(GOLANGCI) ## Run golangci-lint.

@@ -2,7 +2,7 @@
 // with what was seen and its figures. It exits with 1 if an item falls short, and
 // with 2 if it could not be run.
 //
-//	go run ./test/prove ground                  all of a list: ground, faces, load, backup
+//	go run ./test/prove ground                  all of a list: ground, faces, load, backup, hosts
 //	ONLY=kill,law go run ./test/prove ground    items whose names begin so
 //	go run ./test/prove list                    names and claims of all lists
 //
@@ -36,7 +36,7 @@ type item struct {
 var lists = []struct {
 	name  string
 	items func() []item
-}{{"ground", ground}, {"faces", faces}, {"load", loads}, {"backup", backups}}
+}{{"ground", ground}, {"faces", faces}, {"load", loads}, {"backup", backups}, {"hosts", hosts}}
 
 // ground lists what the issue of that name asks to be shown; the last two need the
 // whole machine.
@@ -87,7 +87,7 @@ func run(ctx context.Context, args []string, only string, out io.Writer) int {
 	case len(args) == 1 && args[0] == "list":
 		return 0
 	case items == nil:
-		printf(out, "usage: prove ground|faces|load|list   (ONLY=name,prefix chooses items)\n")
+		printf(out, "usage: prove ground|faces|load|backup|hosts|list   (ONLY=name,prefix chooses items)\n")
 		return 2
 	}
 	chosen, err := choose(items, only)
