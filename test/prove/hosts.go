@@ -95,8 +95,8 @@ func proveFormationWrong(ctx context.Context, e *env) (string, error) {
 		return "", err
 	}
 	return e.parts(ctx, more,
-		part{pkg: "./test/e2e", run: "TestFormation.*Wrong|TestFormationExternal", least: 3},
-		part{pkg: "./driver/host", run: "TestFormation", least: 8},
+		part{pkg: "./test/e2e", run: "TestFormation.*Wrong|TestFormationRefused", least: 6, names: []string{"TestFormationWrong", "TestFormationDNSWrong", "TestFormationRefused"}},
+		part{pkg: "./driver/host", run: "TestFormation", least: 10},
 		part{pkg: "./formation/... ./etcd/srv", least: 10},
 		part{pkg: "./app", run: "TestClockOff", least: 1, names: []string{"TestClockOff"}},
 	)
@@ -155,8 +155,12 @@ func provePlacement(ctx context.Context, e *env) (string, error) {
 }
 
 func proveHostCommands(ctx context.Context, e *env) (string, error) {
-	scripts := "TestScripts/(hosts|place|formation|render|host-check|host-add)"
-	return e.parts(ctx, nil, part{pkg: "./test/scripts", run: scripts, least: 5})
+	scripts := []string{"formation", "host-add", "host-check", "join", "place", "render"}
+	names := make([]string, 0, len(scripts))
+	for _, s := range scripts {
+		names = append(names, "TestScripts/"+s)
+	}
+	return e.parts(ctx, nil, part{pkg: "./test/scripts", run: "TestScripts/^(" + strings.Join(scripts, "|") + ")$", least: 1 + len(scripts), names: names})
 }
 
 func proveHostRace(ctx context.Context, e *env) (string, error) {
@@ -166,4 +170,19 @@ func proveHostRace(ctx context.Context, e *env) (string, error) {
 }
 
 // hostSabotages has a change for each item of the hosts list.
-var hostSabotages = []sabotage{}
+var hostSabotages = []sabotage{
+	{"formation", "etcd/flags.go", "		\"--discovery-token=\" + d.Token,\n", "", "members that meet at a discovery service name no token"},
+	{"formation-wrong", "driver/host/supervisor/formation.go", "	if !f.on {\n", "	if !f.on || len(line) > 0 {\n", "what etcd says of a wrong formation is not heard"},
+	{"host-add", "hosts/install/conn.go", "check.check,", "ssh.InsecureIgnoreHostKey(),", "any host key is taken"},
+	{"systemd", "driver/host/units.go", "WantedBy=multi-user.target", "", "units don't come back after a boot"},
+	{"leader-zones", "fleet/leaders.go", "	return !s.mayLead(leader) && ", "	return false && ", "leadership stays wherever it falls"},
+	{"fleet", "fleet/turns.go", "	movesPerHost = 1\n", "	movesPerHost = 99\n", "clusters leave a drained host all at once"},
+	{"drain", "fleet/turns.go", "	movesPerHost = 1\n", "	movesPerHost = 99\n", "clusters leave a drained host all at once"},
+	{"neighbours", "driver/host/cgroup/cgroup.go", "	for _, c := range g.controllers() {\n		if err := g.placeIn", "	for _, c := range g.controllers()[:0] {\n		if err := g.placeIn", "members are put into no group"},
+	{"render", "driver/render/certs.go", "!pki.NeedsRenewal(cert, s.Now) &&", "pki.NeedsRenewal(cert, s.Now) &&", "certificates are made anew with each run"},
+	{"join", "server/join.go", "	if err != nil || !s.tokens.now().Before(expires) {\n", "	if err != nil {\n", "a token is good for ever"},
+	{"preflight", "hosts/preflight/thresholds.go", "	fsyncFail = heartbeat\n", "	fsyncFail = 100 * heartbeat\n", "a disk that syncs in seconds is fit"},
+	{"placement", "fleet/place/choose.go", "	return a != v1alpha1.ClassGuaranteed && b != v1alpha1.ClassGuaranteed\n", "	return true\n", "Guaranteed clusters share their hosts"},
+	{"commands", "cli/exit.go", "	exitUnplaced    = 17\n", "	exitUnplaced    = 1\n", "a member without a place has no exit code of its own"},
+	{"race", "fleet/leaders.go", "	b.mu.Lock()\n	defer b.mu.Unlock()\n	rec := b.record(key)\n", "	rec := b.record(key)\n", "who leads where is written without a lock"},
+}

@@ -290,12 +290,12 @@ func TestSabotages(t *testing.T) {
 	for _, l := range []struct {
 		items []item
 		all   []sabotage
-	}{{loads(), loadSabotages}, {backups(), backupSabotages}} {
+	}{{loads(), loadSabotages}, {backups(), backupSabotages}, {hosts(), hostSabotages}} {
 		if missing := unsabotaged(l.items, l.all); len(missing) > 0 {
 			t.Errorf("nothing turns %v red", missing)
 		}
 	}
-	for _, s := range slices.Concat(loadSabotages, backupSabotages) {
+	for _, s := range slices.Concat(loadSabotages, backupSabotages, hostSabotages) {
 		raw, err := os.ReadFile(filepath.Join("..", "..", s.file))
 		if err != nil {
 			t.Error(err)
