@@ -4,16 +4,14 @@ import (
 	"fmt"
 	"strconv"
 	"testing"
-	"time"
 
 	"github.com/quorate/quorate/api/v1alpha1"
 	"github.com/quorate/quorate/fleet/place"
 )
 
-// TestTenThousandMembers logs how long what a person or a plan waits for takes on 1,000 hosts
-// with 10,000 members; the limit leaves room for a busy machine, and for no work that grows
-// with the square of the fleet.
-func TestTenThousandMembers(t *testing.T) {
+// BenchmarkTenThousandMembers is what a person or a plan waits for, on 1,000 hosts with
+// 10,000 members.
+func BenchmarkTenThousandMembers(b *testing.B) {
 	l := &lab{}
 	for i := range 1000 {
 		l.hosts = append(l.hosts, place.Host{Name: fmt.Sprintf("h%04d", i), Zone: string(rune('a' + i%3)), Capacity: place.Amounts{CPU: 64_000, Memory: 256 << 30}})
@@ -31,20 +29,15 @@ func TestTenThousandMembers(t *testing.T) {
 		}
 	}
 	for what, do := range map[string]func(){
-		"place": func() {
-			p := place.Place(l.hosts, &place.Request{Cluster: "ns/new", Replicas: 7}, strconv.Itoa)
-			_ = p
-		},
-		"rebalance": func() { t.Logf("%d suggestions", len(place.Suggest(l.hosts, l.clusters).Suggestions)) },
+		"place":     func() { place.Place(l.hosts, &place.Request{Cluster: "ns/new", Replicas: 7}, strconv.Itoa) },
+		"rebalance": func() { place.Suggest(l.hosts, l.clusters) },
 		"check":     func() { place.Check(l.hosts, l.clusters...) },
 		"usage":     func() { _, _ = place.Use(l.hosts, "class") },
 	} {
-		began := time.Now()
-		do()
-		took := time.Since(began)
-		t.Logf("%s took %v", what, took)
-		if took > 20*time.Second {
-			t.Errorf("%s took %v", what, took)
-		}
+		b.Run(what, func(b *testing.B) {
+			for b.Loop() {
+				do()
+			}
+		})
 	}
 }
