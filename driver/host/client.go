@@ -80,6 +80,10 @@ func (d *Driver) keep(ctx context.Context, h supervisor.Home) error {
 	if err != nil || order.Run != v1alpha1.RunRunning {
 		return nil //nolint:nilerr // an order that can't be read is reported where the member is looked at
 	}
+	state, _ := h.ReadState()
+	if err = h.CopyOf(order, state); err != nil {
+		return err
+	}
 	held, err := h.Held()
 	if err != nil {
 		return err

@@ -173,7 +173,8 @@ func (d *Driver) stopOrder(m *v1alpha1.EtcdMember, h supervisor.Home) error {
 	o, err := h.ReadOrder()
 	switch {
 	case err == nil:
-		o.Run = v1alpha1.RunStopped
+		// A home that was moved is that of this place from now on.
+		o.Run, o.DataDir = v1alpha1.RunStopped, h.DataDir()
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, supervisor.ErrCorrupt):
 		o = idleOrder(m, h, v1alpha1.RunStopped, h.LogsFor(m.Name, m.Spec.Etcd.Logging))
 	default:

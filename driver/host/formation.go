@@ -2,11 +2,13 @@ package host
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/quorate/quorate/api/v1alpha1"
@@ -139,20 +141,13 @@ func others(m *v1alpha1.EtcdMember) string {
 	if b.Discovery != nil {
 		return "as many members as its discovery token is for"
 	}
-	names := ""
+	var names []string
 	for _, p := range b.InitialCluster {
-		if p.Name == m.Name {
-			continue
+		if p.Name != m.Name {
+			names = append(names, p.Name)
 		}
-		if names != "" {
-			names += ", "
-		}
-		names += p.Name
 	}
-	if names == "" {
-		return "its own election"
-	}
-	return names
+	return cmp.Or(strings.Join(names, ", "), "its own election")
 }
 
 func hostsOf(m *v1alpha1.EtcdMember) string {
@@ -160,17 +155,11 @@ func hostsOf(m *v1alpha1.EtcdMember) string {
 	if b.Discovery != nil {
 		return "the discovery service"
 	}
-	all := ""
+	var all []string
 	for _, p := range b.InitialCluster {
 		if u, err := url.Parse(p.URL); err == nil && p.Name != m.Name {
-			if all != "" {
-				all += ", "
-			}
-			all += u.Host
+			all = append(all, u.Host)
 		}
 	}
-	if all == "" {
-		return "its own address"
-	}
-	return all
+	return cmp.Or(strings.Join(all, ", "), "its own address")
 }

@@ -27,6 +27,8 @@ type view struct {
 	ports    v1alpha1.Ports
 	portsErr error
 
+	// copied: the home is a copy of another, which is still there.
+	copied error
 	// held: a supervisor lives, or is being started.
 	held bool
 	// restoring: this driver makes the data directory, under the lock of the home.
@@ -54,6 +56,7 @@ func (d *Driver) look(h supervisor.Home) *view {
 	if v.ports, v.portsErr = readPorts(h); errors.Is(v.portsErr, fs.ErrNotExist) {
 		v.portsErr = nil
 	}
+	v.copied = h.CopyOf(v.order, v.state)
 	held, restoring, err := d.holder(h)
 	v.held, v.restoring = held || err != nil || d.starting(h), restoring
 	v.findProcess()
@@ -63,6 +66,9 @@ func (d *Driver) look(h supervisor.Home) *view {
 // findProcess looks at the process that the state names. Where the state can't
 // say, all processes are looked through.
 func (v *view) findProcess() {
+	if v.copied != nil {
+		return // what runs is the other home's
+	}
 	if v.state != nil && v.state.Process != nil && v.state.Process.ID.Alive() {
 		v.process = v.state.Process
 		return
@@ -87,7 +93,7 @@ func (v *view) neverStarted() bool {
 // proof returns the proof that stands, or nil.
 func (v *view) proof() *v1alpha1.StopProof {
 	switch {
-	case v.process != nil || v.held || v.scanErr != nil || v.stateErr != nil:
+	case v.process != nil || v.held || v.scanErr != nil || v.stateErr != nil || v.copied != nil:
 		return nil
 	case v.neverStarted():
 		return &v1alpha1.StopProof{At: v1alpha1.Now(), Evidence: supervisor.EvidenceNeverStarted}
@@ -109,7 +115,11 @@ func (d *Driver) Observe(_ context.Context, m *v1alpha1.EtcdMember) (v1alpha1.Et
 func (d *Driver) observe(m *v1alpha1.EtcdMember, h supervisor.Home) v1alpha1.EtcdMemberStatus {
 	v, note := d.look(h), d.noteOf(h)
 	if why := d.missing(m, v); why != "" {
-		return d.observeMissing(m, why)
+		reason := ReasonHomeMissing
+		if v.copied != nil {
+			reason = ReasonHomeCopied
+		}
+		return d.observeMissing(m, reason, why)
 	}
 	s := v1alpha1.EtcdMemberStatus{
 		ObservedGeneration: m.Generation,

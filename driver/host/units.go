@@ -184,7 +184,8 @@ func (u *units) text(h supervisor.Home, o *supervisor.Order) string {
 	home := string(h)
 	quoted := make([]string, 0, len(u.driver.opts.Command)+3)
 	for _, a := range append(append([]string{u.systemd.opts.Executable}, u.driver.opts.Command...), "--home", home) {
-		quoted = append(quoted, quote(a))
+		// In commands a dollar sign would begin a variable.
+		quoted = append(quoted, strings.ReplaceAll(quote(a), "$", "$$"))
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, `# Written by Quorate's agent, which writes it anew where the member changes.

@@ -1,6 +1,9 @@
 package render
 
 import (
+	"bytes"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -78,6 +81,9 @@ func (r *Rendering) Certificates(s Signing) ([]File, error) {
 		}
 		files = made
 	} else {
+		if err := s.sameTrust(); err != nil {
+			return nil, err
+		}
 		files = []File{{caCert, 0o644, s.CA.Roots()}}
 	}
 	leaves := append([]Leaf{{
@@ -108,6 +114,48 @@ func (s *Signing) read(name string) ([]byte, error) {
 		return nil, nil
 	}
 	return data, err
+}
+
+// LoadCA reads a CA of one's own: the certificate that signs comes first, and every root
+// beside it is trusted too, such as one that is being replaced.
+func LoadCA(file, key []byte) (*pki.CA, error) {
+	var roots []byte
+	n := 0
+	for rest := file; ; {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		c, err := x509.ParseCertificate(block.Bytes)
+		if err == nil && bytes.Equal(c.RawIssuer, c.RawSubject) {
+			roots = append(roots, pem.EncodeToMemory(&pem.Block{Type: block.Type, Bytes: block.Bytes})...)
+			n++
+		}
+	}
+	if n < 2 { // the usual case
+		roots = nil
+	}
+	return pki.LoadCA(file, key, roots)
+}
+
+// sameTrust refuses a CA in the place of another: etcd never reads its CA again, so members
+// that are restarted one by one would trust each other no more. While both are trusted
+// they do.
+func (s *Signing) sameTrust() error {
+	have, err := s.read(caCert)
+	if err != nil || have == nil {
+		return err
+	}
+	trusted := s.CA.Roots()
+	for rest := have; ; {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			return nil
+		}
+		if !bytes.Contains(trusted, pem.EncodeToMemory(&pem.Block{Type: block.Type, Bytes: block.Bytes})) {
+			return fmt.Errorf("%w: the members trust the CA of %s, and the one that is given is another: members that trust only the one or the other don't talk to each other; append %s to the file of --ca, so that both are trusted, or name another directory for a new cluster", ErrRender, caCert, caCert)
+		}
+	}
 }
 
 // ownCA takes the CA of the tree, or makes one.

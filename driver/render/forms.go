@@ -12,6 +12,7 @@ import (
 	"text/template"
 
 	"github.com/quorate/quorate/api/v1alpha1"
+	"github.com/quorate/quorate/driver/host/cgroup"
 	"github.com/quorate/quorate/etcd"
 )
 
@@ -61,6 +62,21 @@ func (r *Rendering) systemd(m *Member) error {
 		}
 	}
 	return nil
+}
+
+// Share is what a member's unit says of its part of the host, as the units of members
+// that Quorate runs say it. What BestEffort members may use together while Guaranteed
+// ones are beside them is left out: it takes somebody who sees which others are there.
+func (r *Rendering) Share() cgroup.Weights {
+	want := r.cluster.Spec.Resources
+	w := cgroup.WeightsOf(r.cluster.Spec.Class, v1alpha1.Resources{CPU: want.CPU, Memory: want.Memory})
+	if w.Class != v1alpha1.ClassBestEffort {
+		// Its unit stands beside all others of the host, which have this unless they say
+		// otherwise: etcd is not to come behind them.
+		const other = 100
+		w.CPU = max(w.CPU, other)
+	}
+	return w
 }
 
 func (r *Rendering) supervisord(m *Member) error {

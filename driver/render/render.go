@@ -194,19 +194,24 @@ func (r *Rendering) place(hosts []Host) error {
 		return fmt.Errorf("%w: it has %d members, and %d hosts are named: name one for each member, in their order, such as --hosts a=10.0.0.1,b=10.0.0.2", ErrRender, replicas, len(hosts))
 	}
 	seen, used := map[string]bool{}, map[netip.Addr]int32{}
+	loopback := 0
 	for i, h := range hosts {
+		h.Addr = h.Addr.Unmap() // ::ffff:10.0.0.1 is 10.0.0.1, and shares its ports
+		if h.Addr.IsLoopback() {
+			loopback++
+		}
 		switch {
 		case !goodHost.MatchString(h.Name):
 			return fmt.Errorf("%w: host %q: a name holds lower-case letters, digits, dots and dashes", ErrRender, h.Name)
 		case seen[h.Name]:
 			return fmt.Errorf("%w: host %s is named twice: give each member's host a name of its own, which may be of the same address", ErrRender, h.Name)
-		case !h.Addr.IsValid() || h.Addr.IsUnspecified() || h.Addr.Zone() != "":
+		case !h.Addr.IsValid() || h.Addr.IsUnspecified() || h.Addr.IsMulticast() || h.Addr.IsLinkLocalUnicast() || h.Addr.Zone() != "":
 			return fmt.Errorf("%w: host %s: its address must be the one that the others reach it at", ErrRender, h.Name)
 		case used[h.Addr] > 0:
 			r.Shared = true
 		}
 		seen[h.Name] = true
-		m := &Member{Name: fmt.Sprintf("%s-%d", r.Name, i), Host: h.Name, Addr: h.Addr.Unmap()}
+		m := &Member{Name: fmt.Sprintf("%s-%d", r.Name, i), Host: h.Name, Addr: h.Addr}
 		if r.Form == StaticPod {
 			m.Name = h.Name // kubeadm finds a node's member by the node's name
 		}
@@ -222,6 +227,9 @@ func (r *Rendering) place(hosts []Host) error {
 		}
 		used[h.Addr]++
 		r.Members = append(r.Members, m)
+	}
+	if loopback > 0 && loopback < replicas {
+		return fmt.Errorf("%w: some hosts have an address of this machine alone (127.0.0.1 and the like), which the members on the others can't reach: give each the address that the others reach it at", ErrRender)
 	}
 	if r.Shared && r.Form == StaticPod {
 		return fmt.Errorf("%w: a node has one static Pod of etcd: give each member an address of its own", ErrRender)

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 
@@ -169,6 +170,34 @@ func TestRenderRefuses(t *testing.T) {
 }
 
 // Members that share an address share neither ports nor paths.
+// TestRenderServiceClass: a unit has its class's share of the host, as the units of
+// members that Quorate runs have it, and only BestEffort comes behind other units.
+func TestRenderServiceClass(t *testing.T) {
+	for class, want := range map[v1alpha1.ServiceClass][]string{
+		v1alpha1.ClassGuaranteed: {"CPUWeight=4000\n", "IOWeight=1000\n", "OOMScoreAdjust=-900\n", "IOSchedulingPriority=0\n", "MemoryLow=4294967296\n"},
+		v1alpha1.ClassBurstable:  {"CPUWeight=400\n", "IOWeight=200\n", "OOMScoreAdjust=-300\n", "MemoryLow=4294967296\n"},
+		v1alpha1.ClassBestEffort: {"CPUWeight=1\n", "IOWeight=10\n", "OOMScoreAdjust=700\n", "MemoryMax=17179869184\n"},
+	} {
+		c := cluster(t, func(s *v1alpha1.EtcdClusterSpec) {
+			s.Class = class
+			s.Resources.CPU, s.Resources.Memory = resource.MustParse("2"), resource.MustParse("4Gi")
+		})
+		unit := contents(mustNew(t, Options{Cluster: c, Form: Systemd, Hosts: three()}))["db-0/etc/systemd/system/etcd.service"]
+		for _, line := range want {
+			if !strings.Contains(unit, line) {
+				t.Errorf("%s: the unit lacks %q:\n%s", class, line, unit)
+			}
+		}
+		if strings.Contains(unit, "MemoryMax") != (class == v1alpha1.ClassBestEffort) {
+			t.Errorf("%s: a limit of memory:\n%s", class, unit)
+		}
+	}
+	small := contents(mustNew(t, Options{Cluster: cluster(t, nil), Form: Ansible, Hosts: three()}))
+	if unit := small["members/db-0/etc/systemd/system/etcd.service"]; !strings.Contains(unit, "CPUWeight=100\n") {
+		t.Errorf("a small etcd comes behind other units:\n%s", unit)
+	}
+}
+
 func TestRenderSharedHost(t *testing.T) {
 	for _, form := range []Form{Systemd, Supervisord, Compose, Ansible} {
 		r := mustNew(t, Options{Cluster: cluster(t, nil), Form: form, Hosts: hosts("10.0.0.1", "10.0.0.1", "10.0.0.1")})
@@ -413,6 +442,47 @@ func TestRenderOwnCA(t *testing.T) {
 	changes, err := render(t, dir, ca, now, three())
 	if err != nil || tally(changes)[Unchanged] != len(changes) {
 		t.Errorf("a second run: %v, %v", tally(changes), err)
+	}
+}
+
+// TestRenderAnotherCA: a directory's CA is not replaced by another, which would leave
+// members that trust each other no more; beside it, another may sign.
+func TestRenderAnotherCA(t *testing.T) {
+	now, dir := time.Now(), t.TempDir()
+	if _, err := render(t, dir, nil, now, three()); err != nil {
+		t.Fatal(err)
+	}
+	old := read(t, dir, "pki/ca.crt")
+	cert, key, err := pki.NewCA("another", 365*day, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, file := range map[string]string{"alone": string(cert), "with the old one": string(cert) + old} {
+		ca, err := LoadCA([]byte(file), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = render(t, dir, ca, now, three())
+		if both := name != "alone"; both != (err == nil) || err != nil && !errors.Is(err, ErrRender) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if !strings.Contains(read(t, dir, "pki/ca.crt"), old) {
+			t.Errorf("%s: the CA that the members trust is gone", name)
+		}
+	}
+}
+
+// TestRenderAddresses: two forms of one address are one host, and addresses that others
+// can't reach are refused.
+func TestRenderAddresses(t *testing.T) {
+	r := mustNew(t, Options{Cluster: cluster(t, nil), Form: Systemd, Hosts: hosts("10.0.0.1", "::ffff:10.0.0.1", "10.0.0.3")})
+	if a, b := r.Members[0], r.Members[1]; a.Ports.Peer == b.Ports.Peer || a.Unit == b.Unit {
+		t.Errorf("both have port %d and unit %s of one host", a.Ports.Peer, a.Unit)
+	}
+	for _, wrong := range []string{"127.0.0.1", "224.0.0.1", "169.254.1.1", "fe80::1", "::1", "0.0.0.0"} {
+		if _, err := New(Options{Cluster: cluster(t, nil), Form: Systemd, Hosts: hosts("10.0.0.1", wrong, "10.0.0.3"), Token: "t"}); !errors.Is(err, ErrRender) {
+			t.Errorf("%s: %v", wrong, err)
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"strings"
@@ -436,6 +437,36 @@ func TestManyRequests(t *testing.T) {
 }
 
 // TestWhere: the address must be one that members can reach, and TLS is not optional.
+// TestManyWatchesOfOneStream: watches that one stream begins and cancels are counted as
+// requests are, since each asks the store.
+func TestManyWatchesOfOneStream(t *testing.T) {
+	s := newSite(t)
+	mine := s.token(3)
+	w, err := pb.NewWatchClient(s.conn()).Watch(t.Context())
+	must(t, err)
+	create := &pb.WatchCreateRequest{Key: []byte(root + mine + "/members"), RangeEnd: []byte(root + mine + "/membert")}
+	for id := range int64(2000) {
+		if err = w.Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: create}}); err == nil {
+			_, err = w.Recv()
+		}
+		if err == nil {
+			err = w.Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CancelRequest{CancelRequest: &pb.WatchCancelRequest{WatchId: id}}})
+		}
+		if err == nil {
+			_, err = w.Recv()
+		}
+		if err != nil {
+			break
+		}
+	}
+	if errors.Is(err, io.EOF) { // what Send says of a stream that has ended
+		_, err = w.Recv()
+	}
+	if status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("one stream began 2000 watches: %v", err)
+	}
+}
+
 func TestWhere(t *testing.T) {
 	for _, url := range []string{"http://10.0.0.1:1", "https://10.0.0.1", "https://0.0.0.0:7382", "https://[::]:7382", "10.0.0.1:1", "https://10.0.0.1:1/x"} {
 		if _, err := discovery.Open(t.Context(), discovery.Options{Store: memory.New(memory.Options{}), URL: url}); err == nil {

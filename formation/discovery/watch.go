@@ -92,6 +92,10 @@ func (w *watching) create(ctx context.Context, r *pb.WatchCreateRequest) error {
 	if len(w.ends) >= maxWatches {
 		return status.Errorf(codes.ResourceExhausted, "a member needs one watch, and this stream has %d", maxWatches)
 	}
+	// Each watch asks the store, and a stream may begin and cancel any number of them.
+	if err := w.service.admit(ctx); err != nil {
+		return err
+	}
 	id := w.begun
 	w.begun++
 	t, err := load(ctx, w.service.opts.Store, p.token, w.service.opts.Now())

@@ -182,3 +182,19 @@ func TestZoneFile(t *testing.T) {
 		t.Errorf("a cluster without DNS: %v %v", r, err)
 	}
 }
+
+// TestOneBadClusterSilencesNobody: what one host reports of its member costs that
+// cluster its records, and no other.
+func TestOneBadClusterSilencesNobody(t *testing.T) {
+	bad := member("bad", 1, "10.0.0.3")
+	bad.Status.PeerURL = "https://no-address:2380"
+	none := cluster("none", "", "", true)
+	none.Spec.Formation.DNS = nil
+	s := serve(t,
+		cluster("bad", "bad.example.com", "", true), bad, none,
+		cluster("good", "good.example.com", "", true), member("good", 1, "10.0.0.4"),
+	)
+	if a := ask(t, s, "udp", "good-1.good.example.com.", mdns.TypeA); a.Rcode != mdns.RcodeSuccess || len(a.Answer) != 1 {
+		t.Errorf("the other cluster's name: %s", a)
+	}
+}

@@ -233,10 +233,14 @@ func (s *Server) build(ctx context.Context) (map[string]*zone, error) {
 			return nil, err
 		}
 		r, err := ForCluster(c, members)
-		if err != nil || r == nil {
-			return nil, err
+		if err != nil {
+			// What one host reports of itself must not silence the domains of all others.
+			s.log.WarnContext(ctx, "the name server leaves a cluster out", slog.String("cluster", c.Namespace+"/"+c.Name), slog.Any("error", err))
+			continue
 		}
-		s.add(zones, r)
+		if r != nil {
+			s.add(zones, r)
+		}
 	}
 	return zones, nil
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/quorate/quorate/api/v1alpha1"
 	"github.com/quorate/quorate/datadir"
+	"github.com/quorate/quorate/etcd/srv"
 )
 
 // FormationOrder is about the first steps of a member: until it has become part of
@@ -42,6 +43,10 @@ type FormationState struct {
 	Reason  string    `json:"reason,omitempty"`
 	Message string    `json:"message,omitempty"`
 	At      time.Time `json:"at,omitzero"`
+	// Again is when the same Attempt is made once more, where what was wrong can pass by
+	// itself; zero for never. Tries are how often it was refused.
+	Again time.Time `json:"again,omitzero"`
+	Tries int       `json:"tries,omitempty"`
 }
 
 // Reasons why a member does not become part of its cluster.
@@ -55,7 +60,8 @@ const (
 	ReasonDiscoverySizeWrong    = "DiscoverySizeWrong"
 	ReasonDiscoveryFull         = "DiscoveryFull"
 	ReasonDiscoveryUnreachable  = "DiscoveryUnreachable"
-	ReasonSRVRecordsWrong       = "SRVRecordsWrong"
+	ReasonSRVRecordsWrong       = srv.ReasonWrong
+	ReasonSRVLookupFailed       = srv.ReasonLookupFailed
 	ReasonCertificateNotValid   = "CertificateNotValid"
 )
 
@@ -75,7 +81,24 @@ type sign struct {
 	share float64
 	// times it must have been said by then.
 	times int
+	// besides: one of these is part of the line too; none asks for nothing.
+	besides []string
+	// again is after how long etcd is started once more, where what is wrong may be put
+	// right without anybody here being told: each time the wait doubles, up to atMost. 0
+	// for never.
+	again, atMost time.Duration
 }
+
+// How long etcd is kept stopped before what may have passed by itself is looked at
+// again: nobody should have to get up for a name server that was away for a second, or
+// for a discovery service that was away for the night.
+const (
+	lookupAgain, lookupAtMost   = 2 * time.Second, 30 * time.Second
+	outsideAgain, outsideAtMost = 2 * time.Minute, 30 * time.Minute
+)
+
+// lookupFailures are said of a name server that gives no answer.
+var lookupFailures = []string{"i/o timeout", "server misbehaving", "connection refused", "network is unreachable", "no route to host", "temporary failure"}
 
 // signs were tried on real processes of 3.5.35, 3.6.16 and 3.7.3. The first that
 // matches a line counts.
@@ -94,15 +117,15 @@ var signs = []sign{
 		means: "as many members as the token is for have registered with the discovery service already; make a new token for the cluster's size",
 	},
 	{
-		text: "failed to get cluster size from discovery service", reason: ReasonDiscoveryUnreachable, share: 1, times: 2,
+		text: "failed to get cluster size from discovery service", reason: ReasonDiscoveryUnreachable, share: 1, times: 2, again: outsideAgain, atMost: outsideAtMost,
 		means: "the discovery service does not answer; see that its endpoints are right and can be reached from this host, and that its certificate is the expected one",
 	},
 	{
-		text: "failed to get cluster members from discovery service", reason: ReasonDiscoveryUnreachable, share: 1, times: 2,
+		text: "failed to get cluster members from discovery service", reason: ReasonDiscoveryUnreachable, share: 1, times: 2, again: outsideAgain, atMost: outsideAtMost,
 		means: "the discovery service does not list the members that have registered; see that its endpoints are right and can be reached from this host",
 	},
 	{
-		text: "failed to register members itself to the discovery service", reason: ReasonDiscoveryUnreachable, share: 1, times: 2,
+		text: "failed to register members itself to the discovery service", reason: ReasonDiscoveryUnreachable, share: 1, times: 2, again: outsideAgain, atMost: outsideAtMost,
 		means: "the discovery service does not let the member register; see that it can be written, and that the token is for as many members as the cluster has",
 	},
 	// A list of members that does not fit: all versions.
@@ -136,11 +159,15 @@ var signs = []sign{
 	},
 	// DNS: what is said elsewhere of one scheme alone means nothing.
 	{
-		text: "cannot find local etcd member", reason: ReasonSRVRecordsWrong,
+		text: "cannot find local etcd member", reason: ReasonSRVRecordsWrong, again: outsideAgain, atMost: outsideAtMost,
 		means: "no SRV record names the member; add its record",
 	},
 	{
-		text: "error setting up initial cluster", reason: ReasonSRVRecordsWrong,
+		text: "error setting up initial cluster", besides: lookupFailures, reason: ReasonSRVLookupFailed, again: lookupAgain, atMost: lookupAtMost,
+		means: "the host's resolver gave no answer when etcd looked the SRV records up; see its /etc/resolv.conf, and that the domain is served",
+	},
+	{
+		text: "error setting up initial cluster", reason: ReasonSRVRecordsWrong, again: outsideAgain, atMost: outsideAtMost,
 		means: "the SRV records that name the members can't be used; see `quorate dns records` for those that belong there",
 	},
 	// What goes on for ever.
@@ -149,11 +176,11 @@ var signs = []sign{
 		means: "another cluster runs at the peer URLs that the member was told of; a member that is to join it must be added there first, and told that the cluster exists; for a new cluster choose other addresses or ports, or stop the one that runs",
 	},
 	{
-		text: "certificate has expired or is not yet valid", reason: ReasonCertificateNotValid, share: 1.0 / 6, times: 3,
+		text: "certificate has expired or is not yet valid", reason: ReasonCertificateNotValid, share: 1.0 / 6, times: 3, again: outsideAgain, atMost: outsideAtMost,
 		means: "a peer's certificate is not valid at this host's time; compare the clocks of the hosts, and set the one that is wrong",
 	},
 	{
-		text: "could not retrieve cluster information from the given URLs", reason: ReasonPeersUnreachable, share: 1, times: 2,
+		text: "could not retrieve cluster information from the given URLs", reason: ReasonPeersUnreachable, share: 1, times: 2, again: outsideAgain, atMost: outsideAtMost,
 		means: "no member of the running cluster answers at the peer URLs that the member was told of; see that they run and can be reached from this host",
 	},
 }
@@ -205,14 +232,14 @@ func (f *firstSteps) hear(line []byte) {
 	}
 	for i := range signs {
 		s := &signs[i]
-		if !bytes.Contains(line, []byte(s.text)) {
+		if !bytes.Contains(line, []byte(s.text)) || !s.beside(line) {
 			continue
 		}
 		if f.seen == nil {
 			f.seen = map[string]*seenSign{}
 		}
 		seen := f.seen[s.text]
-		if seen == nil {
+		if seen == nil || seen.sign != s {
 			seen = &seenSign{sign: s, first: time.Now()}
 			f.seen[s.text] = seen
 		}
@@ -223,6 +250,10 @@ func (f *firstSteps) hear(line []byte) {
 		}
 		return
 	}
+}
+
+func (s *sign) beside(line []byte) bool {
+	return len(s.besides) == 0 || slices.ContainsFunc(s.besides, func(text string) bool { return bytes.Contains(line, []byte(text)) })
 }
 
 // detailOf is what a line says of the cause, with the IDs that tell clusters apart.
@@ -330,11 +361,27 @@ func (s *supervisor) checkFormation(ctx context.Context, now time.Time) bool {
 
 // refuseFormation notes that etcd is not to be started again in the same way.
 func (s *supervisor) refuseFormation(ctx context.Context, now time.Time, why *seenSign) {
-	s.state.Formation = &FormationState{
-		Refused: true, Attempt: s.order.attempt(), Bootstrap: s.order.bootstrap(), Peers: s.order.Formation.Peers, Reason: why.reason, At: now,
-		Message: fmt.Sprintf("etcd said %q and is kept stopped: %s; it is started again when its configuration changes or a person restarts it", why.detail, why.means),
+	tries := 1
+	if s.state.Formation != nil {
+		tries += s.state.Formation.Tries
 	}
+	f := &FormationState{
+		Refused: true, Attempt: s.order.attempt(), Bootstrap: s.order.bootstrap(), Peers: s.order.Formation.Peers, Reason: why.reason, At: now, Tries: tries,
+	}
+	when := "it is started again"
+	if why.again > 0 {
+		f.Again = now.Add(why.wait(tries))
+		when = fmt.Sprintf("it is tried again at %s, and before that", f.Again.UTC().Format(time.RFC3339))
+	}
+	f.Message = fmt.Sprintf("etcd said %q and is kept stopped: %s; %s when its configuration changes or a person restarts it", why.detail, why.means, when)
+	s.state.Formation = f
 	s.log.ErrorContext(ctx, "the member does not become part of its cluster", slog.String("reason", why.reason), slog.String("cause", why.detail))
+}
+
+// wait before the next try, after so many.
+func (s *sign) wait(tries int) time.Duration {
+	const most = 16 // doubled more often, it is at its limit anyway
+	return min(s.again<<min(tries-1, most), s.atMost)
 }
 
 // endedForGood notes the end of an etcd that would end in the same way each time.
@@ -358,6 +405,10 @@ func (s *supervisor) endedForGood(ctx context.Context, now time.Time) bool {
 func (s *supervisor) formationRefused(ctx context.Context, now time.Time) bool {
 	f := s.state.Formation
 	if f == nil || !f.Refused || !s.founding() {
+		return false
+	}
+	if f.Attempt == s.order.attempt() && !f.Again.IsZero() && !now.Before(f.Again) {
+		s.state.Formation, s.errors.steps = &FormationState{Tries: f.Tries}, firstSteps{on: true}
 		return false
 	}
 	if f.Attempt == s.order.attempt() {

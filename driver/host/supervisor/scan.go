@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"os"
 	"path/filepath"
 	"slices"
@@ -108,15 +109,30 @@ func commandLine(pid int) ([]string, error) {
 }
 
 func hasDataDir(args []string, dataDir string) bool {
-	for i, a := range args {
-		if a == "--data-dir="+dataDir || a == "-data-dir="+dataDir {
-			return true
-		}
-		if (a == "--data-dir" || a == "-data-dir") && i+1 < len(args) && args[i+1] == dataDir {
+	for dir := range dataDirs(args) {
+		if dir == dataDir {
 			return true
 		}
 	}
 	return false
+}
+
+// dataDirs are the data directories in an etcd's arguments.
+func dataDirs(args []string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for i, a := range args {
+			name, dir, ok := strings.Cut(a, "=")
+			if name != "--data-dir" && name != "-data-dir" {
+				continue
+			}
+			if !ok && i+1 < len(args) {
+				dir, ok = args[i+1], true
+			}
+			if ok && !yield(dir) {
+				return
+			}
+		}
+	}
 }
 
 // startTime is when a process was started, to the tick.

@@ -191,6 +191,9 @@ func (s *supervisor) reloadOrder(ctx context.Context) {
 		return
 	}
 	order, err := s.home.ReadOrder()
+	if err == nil {
+		err = s.home.fits(order)
+	}
 	if err != nil {
 		if s.orderErr == nil {
 			s.log.ErrorContext(ctx, "read the order", slog.Any("error", err))
@@ -247,6 +250,10 @@ func (s *supervisor) takeOver(ctx context.Context) error {
 		s.log.ErrorContext(ctx, "the state of the earlier supervisor is lost", slog.Any("error", err))
 		state = &State{Intent: &Intent{BootID: self.BootID}} // anything may have been begun
 	case err != nil:
+		return err
+	}
+	order, _ := s.home.ReadOrder()
+	if err := s.home.CopyOf(order, state); err != nil {
 		return err
 	}
 	s.state = *state
