@@ -157,6 +157,7 @@ func (c *ClusterController) Plan(ctx context.Context, key store.Key, proposed *v
 	if err != nil {
 		return v1alpha1.Plan{}, err
 	}
+	s.Leading = c.leaders.known(key)
 	return Plan(s), nil
 }
 
@@ -179,6 +180,7 @@ func (c *ClusterController) Look(ctx context.Context, key store.Key) (*v1alpha1.
 	if err != nil {
 		return nil, err
 	}
+	s.Leading = c.leaders.known(key)
 	p := progress{plan: Plan(s), task: tasks.open}
 	if p.task != nil {
 		p.waiting = waitingFor(s, p.task)

@@ -130,6 +130,10 @@ func (s *State) unready(m *MemberState) string {
 		if phase := m.Object.Status.Phase; phase == v1alpha1.MemberCrashLoop || phase == v1alpha1.MemberFailed {
 			return fmt.Sprintf("%s: %s", phase, m.Object.Status.Message)
 		}
+		if !m.HostReady && !ok {
+			return fmt.Sprintf("the agent of host %s does not report, and its etcd %s; if that lasts for %s, another is made on another host",
+				m.Object.Spec.Host, m.silence(s), lostAfter)
+		}
 		return "its etcd " + m.silence(s)
 	}
 	end, _ := s.answer(leader)
@@ -216,4 +220,16 @@ func electing(s *State, p progress) bool {
 		}
 	}
 	return voters >= int(s.Cluster.Spec.Replicas)
+}
+
+// electingText says what keeps the members busy while electing is true.
+func electingText(t *v1alpha1.EtcdTask) string {
+	switch t.Spec.Action {
+	case v1alpha1.ActionPromoteMember:
+		return t.Spec.Member + " becomes a voter"
+	case v1alpha1.ActionRemoveMember:
+		return t.Spec.Member + " leaves the cluster"
+	default:
+		return "leadership is moving to " + t.Spec.Member
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/quorate/quorate/api/v1alpha1"
@@ -15,6 +16,11 @@ import (
 // HostPatience is how long an agent may be silent before its host counts as not
 // ready. Its channel to the server beats every few seconds.
 const HostPatience = 15 * time.Second
+
+// ReasonAgentAwaited is that of a host which was ready when the server went down, for as
+// long as its agent may need to find the server again: nothing is to be done on the host, but
+// nothing that it reported before counts as what is now, either.
+const ReasonAgentAwaited = "AgentAwaited"
 
 // HostController keeps the Ready condition of hosts: whether their agents report.
 type HostController struct {
@@ -28,12 +34,14 @@ type HostController struct {
 
 	// written remembers what stands in the store, so that it is not asked each time.
 	written sync.Map
+	// begun is when the first host was looked at, in nanoseconds since 1970.
+	begun atomic.Int64
 }
 
 // lastWritten is a Ready condition as it was last written, and when.
 type lastWritten struct {
-	status string
-	at     time.Time
+	status, reason string
+	at             time.Time
 }
 
 // Anew is a source that has each host it yields read anew: what was written to one that
@@ -60,6 +68,8 @@ func (c *HostController) Reconcile(ctx context.Context, key store.Key) (time.Dur
 	// Short, so that a host that has just joined is used at once.
 	const again = 300 * time.Millisecond
 	seen, now := c.LastSeen(key.Name), c.Now()
+	c.begun.CompareAndSwap(0, now.UnixNano())
+	young := seen.IsZero() && now.UnixNano()-c.begun.Load() <= int64(HostPatience)
 	cond := v1alpha1.Condition{Type: v1alpha1.ConditionReady, Status: v1alpha1.True, Reason: "AgentReports", Message: "the agent reports"}
 	if now.Sub(seen) > HostPatience {
 		cond.Status, cond.Reason = v1alpha1.Unknown, "AgentSilent"
@@ -71,7 +81,7 @@ func (c *HostController) Reconcile(ctx context.Context, key store.Key) (time.Dur
 	}
 	const recheck = 30 * time.Second
 	if was, ok := c.written.Load(key); ok {
-		if last, ok := was.(lastWritten); ok && last.status == string(cond.Status) && now.Sub(last.at) < recheck {
+		if last, ok := was.(lastWritten); ok && last.status == string(cond.Status) && (young || last.reason == cond.Reason) && now.Sub(last.at) < recheck {
 			return again, nil
 		}
 	}
@@ -79,7 +89,14 @@ func (c *HostController) Reconcile(ctx context.Context, key store.Key) (time.Dur
 	changed := false
 	err := store.MutateStatus(ctx, c.Store, key, host, func(h *v1alpha1.EtcdHost) (bool, error) {
 		was := v1alpha1.FindCondition(h.Status.Conditions, v1alpha1.ConditionReady)
-		changed = was == nil || was.Status != cond.Status
+		awaited := was != nil && was.Reason == ReasonAgentAwaited
+		if young && was != nil && (awaited || was.Status == v1alpha1.True) {
+			cond.Reason, cond.Message = ReasonAgentAwaited, "this server has just been started, and waits for the agent"
+		}
+		changed = was == nil || was.Status != cond.Status || awaited && cond.Reason != ReasonAgentAwaited
+		if cond.Reason == ReasonAgentAwaited || awaited && cond.Status == v1alpha1.True {
+			changed = false // a restart of the server is no news of the host
+		}
 		if cond.Status == v1alpha1.True && h.Status.Platform == "" {
 			// It has been heard of, but has not said yet what it is.
 			return false, nil
@@ -94,7 +111,7 @@ func (c *HostController) Reconcile(ctx context.Context, key store.Key) (time.Dur
 		return 0, err
 	}
 	if host.Status.Platform != "" {
-		c.written.Store(key, lastWritten{string(cond.Status), now})
+		c.written.Store(key, lastWritten{string(cond.Status), cond.Reason, now})
 	}
 	if changed && host.Status.Platform != "" {
 		e := store.Event{Type: store.Normal, Reason: cond.Reason, Message: cond.Message, Source: "fleet"}

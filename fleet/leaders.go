@@ -29,6 +29,9 @@ const (
 	scatterTurn = 5 * time.Second
 	// scatterGap is how many leaders more a host must have than another for one to go.
 	scatterGap = 2
+	// scatterAfter is how long leaders are only counted after the start of the server: of
+	// clusters that were not looked at yet nobody knows who leads.
+	scatterAfter = time.Minute
 	// leaderLag is how many entries a member may be behind and still be given leadership.
 	leaderLag = 1000
 )
@@ -63,7 +66,8 @@ func planLeader(s *State, p *v1alpha1.Plan) {
 	}
 	from := leader.Object.Spec.Host
 	to := s.leaderCandidate(leader, func(m *MemberState) bool {
-		return s.Leading.OnHost[from]-s.Leading.OnHost[m.Object.Spec.Host] >= scatterGap
+		h := s.host(m.Object.Spec.Host)
+		return h != nil && !h.Object.Away() && s.Leading.OnHost[from]-s.Leading.OnHost[m.Object.Spec.Host] >= scatterGap
 	})
 	if to == nil {
 		return
@@ -77,6 +81,8 @@ func (s *State) planLeaderHome(leader *MemberState, p *v1alpha1.Plan) {
 	where := fmt.Sprintf("the leader %s stands in zone %q, and placement.leaderZones is %s", leader.Object.Name, s.zoneOf(leader), strings.Join(zones, ", "))
 	to := s.leaderCandidate(leader, nil)
 	switch {
+	case to == nil && !slices.ContainsFunc(s.Members, func(m MemberState) bool { return s.mayLead(&m) }):
+		// The notes on placement say that nobody stands there.
 	case to == nil:
 		p.Notes = append(p.Notes, where+": no member there is healthy and near the end of the log, so leadership stays")
 	case s.ReadAt.Before(s.Leading.NotBefore):
@@ -151,6 +157,8 @@ func (s *State) leaderCandidate(leader *MemberState, ok func(*MemberState) bool)
 type leaderBook struct {
 	mu       sync.Mutex
 	clusters map[store.Key]*leaderRecord
+	// begun is when the first cluster was looked at.
+	begun time.Time
 	// turn is the cluster that may move its leadership to spread leaders, until then.
 	turn      store.Key
 	turnUntil time.Time
@@ -176,6 +184,22 @@ func newLeaderBook() *leaderBook {
 	return &leaderBook{clusters: map[store.Key]*leaderRecord{}}
 }
 
+// known is what observe has found out before; it notes nothing, so that who only asks for
+// a plan has no part in what is decided.
+func (b *leaderBook) known(key store.Key) Leading {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	rec := b.clusters[key]
+	if rec == nil {
+		return Leading{}
+	}
+	l := Leading{NotBefore: rec.notBefore}
+	if rec.bounces > 0 {
+		l.Avoid = rec.target
+	}
+	return l
+}
+
 // observe notes where leadership is, and says what the plan has to know.
 func (b *leaderBook) observe(s *State, now time.Time) Leading {
 	leader := s.leader()
@@ -185,6 +209,9 @@ func (b *leaderBook) observe(s *State, now time.Time) Leading {
 	key := store.KeyOf(s.Cluster)
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.begun.IsZero() {
+		b.begun = now
+	}
 	rec := b.record(key)
 	rec.host = leader.Object.Spec.Host
 	switch misplaced := s.leaderMisplaced(leader); {
@@ -228,7 +255,7 @@ func (r *leaderRecord) bounced(now time.Time) {
 
 // offer gives the turn to spread leaders to one cluster at a time.
 func (b *leaderBook) offer(s *State, key store.Key, rec *leaderRecord, onHost map[string]int, now time.Time) bool {
-	if now.Before(b.turnUntil) && b.turn != key || now.Sub(rec.movedAt) < scatterEvery {
+	if now.Sub(b.begun) < scatterAfter || now.Before(b.turnUntil) && b.turn != key || now.Sub(rec.movedAt) < scatterEvery {
 		return false
 	}
 	uneven := slices.ContainsFunc(s.Members, func(m MemberState) bool {

@@ -200,7 +200,7 @@ func TestScatterLeaders(t *testing.T) {
 		for range 60 * len(names) {
 			name := names[rapid.IntRange(0, len(names)-1).Draw(t, "next")]
 			pl := places[name]
-			now = now.Add(time.Second)
+			now = now.Add(4 * time.Second)
 			s := zoned(now, pl.leads, nil, "z", "z", "z")
 			s.Cluster.Name = name
 			for i, h := range pl.on {
@@ -249,5 +249,65 @@ func TestScatterLeadersEvens(t *testing.T) {
 		if count[h] < 3 || count[h] > 4 {
 			t.Fatalf("ten leaders on three hosts: %v", count)
 		}
+	}
+}
+
+// TestScatterWaitsAfterStart: until all clusters were looked at, leaders are only counted; and
+// none is sent to a host that is to be emptied.
+func TestScatterWaitsAfterStart(t *testing.T) {
+	b := newLeaderBook()
+	now := time.Unix(1000, 0)
+	look := func(name string, drain bool) string {
+		now = now.Add(time.Second)
+		s := zoned(now, 0, nil, "z", "z")
+		s.Cluster.Name = name
+		s.Hosts[1].Object.Spec.Drain = drain
+		s.Leading = b.observe(s, now)
+		return firstMove(planLeaderOnly(s))
+	}
+	for _, name := range []string{"a", "b", "d"} {
+		if to := look(name, false); to != "" {
+			t.Fatalf("%s is moved to %s right after the start", name, to)
+		}
+	}
+	now = now.Add(scatterAfter)
+	if to := look("a", true); to != "" {
+		t.Fatalf("sent to %s, whose host is to be emptied", to)
+	}
+	if to := look("a", false); to != "c-1" {
+		t.Fatalf("three leaders on one host, and the first goes to %q", to)
+	}
+}
+
+func planLeaderOnly(s *State) v1alpha1.Plan {
+	var p v1alpha1.Plan
+	planLeader(s, &p)
+	return p
+}
+
+// TestElectingText: what is told while the members settle is what was done.
+func TestElectingText(t *testing.T) {
+	for action, want := range map[v1alpha1.TaskAction]string{
+		v1alpha1.ActionPromoteMember: "c-1 becomes a voter",
+		v1alpha1.ActionRemoveMember:  "c-1 leaves the cluster",
+		v1alpha1.ActionMoveLeader:    "leadership is moving to c-1",
+	} {
+		if got := electingText(&v1alpha1.EtcdTask{Spec: v1alpha1.EtcdTaskSpec{Action: action, Member: "c-1"}}); got != want {
+			t.Errorf("%s: %q", action, got)
+		}
+	}
+}
+
+// TestDeletingIsNotDegraded: members of a cluster that is being deleted go down as asked.
+func TestDeletingIsNotDegraded(t *testing.T) {
+	now := time.Unix(1000, 0)
+	s := zoned(now, 0, nil, "a", "b", "c").silence(0, 1)
+	if c := degradedCondition(s); c.Status != v1alpha1.True {
+		t.Fatalf("two of three are down, and it is %s", c.Status)
+	}
+	gone := v1alpha1.NewTime(now)
+	s.Cluster.DeletionTimestamp = &gone
+	if c := degradedCondition(s); c.Status != v1alpha1.False || c.Reason != "Deleting" {
+		t.Fatalf("%+v", c)
 	}
 }

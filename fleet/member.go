@@ -277,7 +277,7 @@ func (c *MemberController) tell(ctx context.Context, m *v1alpha1.EtcdMember, was
 	}
 	switch is.Phase {
 	case v1alpha1.MemberRefused:
-		record(store.Warning, "DataDirectoryRefused", is.Message)
+		record(store.Warning, whyRefused(is), is.Message)
 	case v1alpha1.MemberCrashLoop:
 		record(store.Warning, "CrashLoop", is.Message)
 	case v1alpha1.MemberFailed:
@@ -288,6 +288,15 @@ func (c *MemberController) tell(ctx context.Context, m *v1alpha1.EtcdMember, was
 		}
 	case v1alpha1.MemberPending, v1alpha1.MemberPrepared, v1alpha1.MemberRestoring, v1alpha1.MemberStarting, v1alpha1.MemberRunning:
 	}
+}
+
+// whyRefused names the event: a directory that is not the member's asks for other things
+// than a cluster that it does not become part of.
+func whyRefused(is *v1alpha1.EtcdMemberStatus) string {
+	if c := v1alpha1.FindCondition(is.Conditions, v1alpha1.ConditionFormed); c != nil && c.Status == v1alpha1.False && c.Message == is.Message {
+		return "FormationRefused"
+	}
+	return "DataDirectoryRefused"
 }
 
 func exitText(e *v1alpha1.ExitStatus) string {

@@ -101,6 +101,11 @@ func (s *State) notes() []string {
 		notes = append(notes, fmt.Sprintf("%d members tolerate the loss of %d, and each write waits for %d of them", n, n-quorum(n), quorum(n)))
 	}
 	notes = append(notes, s.placementNotes()...)
+	for i := range s.Left {
+		if m := &s.Left[i]; m.Object.DeletionTimestamp != nil && !m.HostReady {
+			notes = append(notes, fmt.Sprintf("%s has left the cluster; host %s stops it and puts its data aside once its agent reports again", m.Object.Name, m.Object.Spec.Host))
+		}
+	}
 	if s.Cluster.Spec.Suspended {
 		for i := range s.Members {
 			if m := &s.Members[i]; s.draining(m) {

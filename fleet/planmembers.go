@@ -357,16 +357,21 @@ func (*State) joinSteps(name string, add bool) []v1alpha1.PlanStep {
 	}, promote}
 }
 
+// goesBecause is why a member has to go: what a person asked for, or else.
+func (s *State) goesBecause(m *MemberState, otherwise string) string {
+	switch {
+	case m.Object.DeletionTimestamp != nil:
+		return "it is being deleted"
+	case s.draining(m):
+		return "its host " + m.Object.Spec.Host + " is being drained"
+	}
+	return otherwise
+}
+
 // leaveSteps take a voter out. Leadership is handed on first: a leader that is removed
 // leaves the others to an election.
 func (s *State) leaveSteps(m *MemberState, replacement string) []v1alpha1.PlanStep {
-	reason := "the cluster has more voters than it wants"
-	switch {
-	case m.Object.DeletionTimestamp != nil:
-		reason = "it is being deleted"
-	case s.draining(m):
-		reason = "its host " + m.Object.Spec.Host + " is being drained"
-	}
+	reason := s.goesBecause(m, "the cluster has more voters than it wants")
 	var steps []v1alpha1.PlanStep
 	if leader := s.leader(); leader != nil && leader.Object.Name == m.Object.Name {
 		to := v1alpha1.PlanStep{
@@ -412,13 +417,7 @@ func (s *State) heir(leader *MemberState) *MemberState {
 
 // dropSteps get rid of a member that does not vote and never will.
 func (s *State) dropSteps(m *MemberState) []v1alpha1.PlanStep {
-	reason := orElse(s.hopeless(m), "it is not needed any more")
-	switch {
-	case m.Object.DeletionTimestamp != nil:
-		reason = "it is being deleted"
-	case s.draining(m):
-		reason = "its host " + m.Object.Spec.Host + " is being drained"
-	}
+	reason := s.goesBecause(m, orElse(s.hopeless(m), "it is not needed any more"))
 	var steps []v1alpha1.PlanStep
 	if told(m) || s.listed(m) != nil {
 		steps = append(steps, v1alpha1.PlanStep{

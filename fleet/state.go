@@ -178,16 +178,27 @@ func (m *MemberState) silence(s *State) string {
 	return "answers"
 }
 
-// silentHosts are the hosts of members whose agents don't report, by name.
+// silentHosts are the hosts of members whose agents don't report, by name; not those that
+// the server, just started, still waits for.
 func (s *State) silentHosts() []string {
 	var silent []string
 	for i := range s.Members {
-		if m := &s.Members[i]; !m.HostReady && m.Object.Spec.Host != "" {
+		if m := &s.Members[i]; !m.HostReady && m.Object.Spec.Host != "" && !s.awaited(m.Object.Spec.Host) {
 			silent = append(silent, m.Object.Spec.Host)
 		}
 	}
 	slices.Sort(silent)
 	return slices.Compact(silent)
+}
+
+// awaited reports whether the host's agent may still find the server, which was just started.
+func (s *State) awaited(name string) bool {
+	h := s.host(name)
+	if h == nil {
+		return false
+	}
+	c := v1alpha1.FindCondition(h.Object.Status.Conditions, v1alpha1.ConditionReady)
+	return c != nil && c.Reason == ReasonAgentAwaited
 }
 
 // leader returns the member that the healthy ones agree leads, or nil.

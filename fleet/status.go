@@ -41,6 +41,9 @@ func (c *ClusterController) writeStatus(ctx context.Context, s *State, p progres
 
 // tellConditions records when a cluster begins or ceases to serve, or to be well.
 func (c *ClusterController) tellConditions(ctx context.Context, obj *v1alpha1.EtcdCluster, before *v1alpha1.EtcdClusterStatus) {
+	if obj.DeletionTimestamp != nil {
+		return // that members go down is what was asked for
+	}
 	for _, kind := range []string{v1alpha1.ConditionAvailable, v1alpha1.ConditionDegraded} {
 		was, is := v1alpha1.FindCondition(before.Conditions, kind), v1alpha1.FindCondition(obj.Status.Conditions, kind)
 		if is == nil || was != nil && was.Status == is.Status && was.Reason == is.Reason {
@@ -102,7 +105,7 @@ func setStatus(s *State, p progress, st *v1alpha1.EtcdClusterStatus) {
 	progressing := progressingCondition(s, p)
 	degraded := degradedCondition(s)
 	if electing(s, p) {
-		degraded.Status, degraded.Reason, degraded.Message = v1alpha1.False, ReasonMoving, "leadership is moving to "+p.task.Spec.Member
+		degraded.Status, degraded.Reason, degraded.Message = v1alpha1.False, ReasonMoving, electingText(p.task)
 	}
 	if updating(s, p) {
 		degraded.Status, degraded.Reason = v1alpha1.False, "Updating"
@@ -249,6 +252,8 @@ func progressingCondition(s *State, p progress) v1alpha1.Condition {
 func degradedCondition(s *State) v1alpha1.Condition {
 	c := v1alpha1.Condition{Type: v1alpha1.ConditionDegraded, Status: v1alpha1.False}
 	switch {
+	case s.Cluster.DeletionTimestamp != nil:
+		c.Reason, c.Message = "Deleting", "the cluster is being deleted"
 	case len(s.Alarms) > 0:
 		c.Status, c.Reason, c.Message = v1alpha1.True, "AlarmRaised", alarmText(s.Alarms, s)
 	case !s.formed() || allStopped(s) || neverUp(s):

@@ -59,8 +59,12 @@ func stand(hosts []Host, host string, m Member) {
 }
 
 // Notes say what a person should know of where a cluster's members stand. Those on
-// draining hosts are not counted.
+// draining hosts are not counted once there are enough without them; until then they vote.
 func Notes(hosts []Host, r *Request) []string {
+	staying := 0
+	for i := range hosts {
+		staying += hosts[i].staying(r.Cluster)
+	}
 	byZone, all := map[string]int{}, 0
 	var notes []string
 	shared := map[string][]string{}
@@ -71,15 +75,16 @@ func Notes(hosts []Host, r *Request) []string {
 			zones[h.Zone] = true
 		}
 		for _, m := range h.Members {
-			if m.Cluster == r.Cluster && !m.Leaving && !h.Draining {
+			if m.Cluster == r.Cluster && !m.Leaving && (!h.Draining || staying < r.Replicas) {
 				shared[h.Name] = append(shared[h.Name], m.Name)
 				byZone[h.Zone]++
 				all++
 			}
 		}
 	}
+	notes = append(notes, leaderless(byZone, all, r)...)
 	if all < 2 {
-		return nil
+		return notes
 	}
 	for _, host := range slices.Sorted(maps.Keys(shared)) {
 		if names := shared[host]; len(names) > 1 {
@@ -94,12 +99,21 @@ func Notes(hosts []Host, r *Request) []string {
 			continue
 		}
 		text := fmt.Sprintf("zone %s holds %d of %d members: %s", zone, n, all, lost(n, all, "the zone"))
-		if len(byZone) == 2 {
+		if len(byZone) == 2 && (len(zones) == 2 || len(r.Placement.Zones) == 2) {
 			text += "; it takes three zones to survive the loss of any"
 		}
 		notes = append(notes, text)
 	}
 	return notes
+}
+
+// leaderless says that leaderZones can't be kept: no member stands in one of them.
+func leaderless(byZone map[string]int, all int, r *Request) []string {
+	zones := r.Placement.LeaderZones
+	if len(zones) == 0 || all < r.Replicas || slices.ContainsFunc(zones, func(z string) bool { return byZone[z] > 0 }) {
+		return nil
+	}
+	return []string{fmt.Sprintf("placement.leaderZones is %s, and no member stands there: whoever etcd elects leads", strings.Join(zones, ", "))}
 }
 
 // lost says what is left of a cluster when n of its members go at once.

@@ -597,11 +597,19 @@ func TestWords(t *testing.T) {
 // say.
 func TestNotes(t *testing.T) {
 	member := func(n int) place.Member { return place.Member{Name: fmt.Sprintf("c-%d", n), Cluster: "ns/c"} }
-	r := &place.Request{Cluster: "ns/c", Replicas: 3}
+	r := &place.Request{Cluster: "ns/c", Replicas: 3, Placement: v1alpha1.PlacementSpec{LeaderZones: []string{"a", ""}}}
 	for _, tc := range []struct {
 		hosts []place.Host
 		want  string
 	}{
+		{ // the one on a draining host votes until another has taken its place
+			[]place.Host{{Name: "x", Zone: "a", Members: []place.Member{member(1)}}, {Name: "y", Zone: "b", Draining: true, Members: []place.Member{member(2)}}, {Name: "z", Zone: "c", Members: []place.Member{member(3)}}},
+			"",
+		},
+		{
+			[]place.Host{{Name: "x", Zone: "c", Members: []place.Member{member(1)}}, {Name: "y", Zone: "d", Members: []place.Member{member(2)}}, {Name: "z", Zone: "e", Members: []place.Member{member(3)}}},
+			"placement.leaderZones is a, , and no member stands there: whoever etcd elects leads",
+		},
 		{[]place.Host{{Name: "x", Members: []place.Member{member(1), member(2), member(3)}}}, "c-1 and c-2 and c-3 share host x: the whole cluster is lost with it"},
 		{[]place.Host{{Name: "x", Zone: "a", Members: []place.Member{member(1)}}, {Name: "y", Zone: "b", Members: []place.Member{member(2)}}, {Name: "z", Zone: "c", Members: []place.Member{member(3)}}}, ""},
 		{

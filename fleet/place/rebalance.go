@@ -101,6 +101,9 @@ func Suggest(hosts []Host, clusters []Request) v1alpha1.Rebalance {
 			Reason: p.reason, From: p.host, Evidence: p.evidence, Gain: gain(before, now, moves),
 			Commands: []string{"quorate host drain " + p.host + " --wait", "quorate host uncordon " + p.host},
 		}
+		if slices.ContainsFunc(hosts, func(h Host) bool { return h.Name == p.host && h.Cordoned }) {
+			s.Commands = append(s.Commands, "quorate host cordon "+p.host) // as it was found
+		}
 		s.Namespace, s.Cluster, _ = strings.Cut(p.cluster, "/")
 		r.Suggestions = append(r.Suggestions, s)
 		hosts, before = after, now
@@ -110,7 +113,7 @@ func Suggest(hosts []Host, clusters []Request) v1alpha1.Rebalance {
 	}
 	if len(r.Suggestions) == 0 {
 		// Members that move change who leads, and their IDs: first things first.
-		r.Suggestions = suggestLeaders(hosts)
+		r.Suggestions = suggestLeaders(hosts, requests)
 	}
 	return r
 }
@@ -261,8 +264,9 @@ func gain(before, after score, moves []string) string {
 	return fmt.Sprintf("%s; %d %s (%s)", strings.Join(parts, ", "), n, plural(n, "member moves", "members move"), strings.Join(moves, ", "))
 }
 
-// suggestLeaders hands on leaders of hosts that lead more clusters than others do.
-func suggestLeaders(hosts []Host) []v1alpha1.Suggestion {
+// suggestLeaders hands on leaders of hosts that lead more clusters than others do, to hosts in
+// the leader zones of the cluster: from elsewhere the fleet would fetch them back.
+func suggestLeaders(hosts []Host, requests map[string]*Request) []v1alpha1.Suggestion {
 	leads := map[string]int{}
 	where := map[string][]*Host{}
 	for i := range hosts {
@@ -280,7 +284,11 @@ func suggestLeaders(hosts []Host) []v1alpha1.Suggestion {
 			if !m.Leads || len(found) == mostSuggestions {
 				continue
 			}
-			to, member := fewestLeaders(where[m.Cluster], leads, m.Cluster)
+			var zones []string
+			if r := requests[m.Cluster]; r != nil {
+				zones = r.Placement.LeaderZones
+			}
+			to, member := fewestLeaders(where[m.Cluster], leads, m.Cluster, zones)
 			if to == nil || leads[to.Name]+leaderGap > leads[from.Name] {
 				continue
 			}
@@ -301,12 +309,13 @@ func suggestLeaders(hosts []Host) []v1alpha1.Suggestion {
 
 // fewestLeaders is the host with the fewest leaders among those of a cluster on which a
 // member could lead.
-func fewestLeaders(on []*Host, leads map[string]int, cluster string) (*Host, *Member) {
+func fewestLeaders(on []*Host, leads map[string]int, cluster string, zones []string) (*Host, *Member) {
 	var best *Host
 	var member *Member
 	for _, h := range on {
 		i := slices.IndexFunc(h.Members, func(m Member) bool { return m.Cluster == cluster && !m.Leads && m.ID != "" && !m.Leaving })
-		if i >= 0 && !h.Silent && !h.Draining && (best == nil || leads[h.Name] < leads[best.Name]) {
+		mayLead := len(zones) == 0 || slices.Contains(zones, h.Zone)
+		if i >= 0 && mayLead && !h.Silent && !h.Draining && !h.Cordoned && (best == nil || leads[h.Name] < leads[best.Name]) {
 			best, member = h, &h.Members[i]
 		}
 	}

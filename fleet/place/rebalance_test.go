@@ -185,3 +185,33 @@ func TestUse(t *testing.T) {
 		}
 	}
 }
+
+// TestSuggestLeadersKeepsZones: leadership is not to be handed to where the fleet would fetch
+// it back from, and a host that was cordoned stays so.
+func TestSuggestLeadersKeepsZones(t *testing.T) {
+	lead := func(cluster string) place.Member {
+		return place.Member{Name: cluster + "-1", Cluster: "ns/" + cluster, ID: "1", Leads: true}
+	}
+	follow := func(cluster string) place.Member {
+		return place.Member{Name: cluster + "-2", Cluster: "ns/" + cluster, ID: "2"}
+	}
+	hosts := []place.Host{
+		{Name: "near", Zone: "a", Members: []place.Member{lead("c"), lead("d")}},
+		{Name: "far", Zone: "z", Members: []place.Member{follow("c"), follow("d")}},
+	}
+	clusters := []place.Request{{Cluster: "ns/c", Replicas: 2}, {Cluster: "ns/d", Replicas: 2}}
+	if s := place.Suggest(hosts, clusters).Suggestions; len(s) != 1 {
+		t.Fatalf("%d suggestions where both hosts may lead: %+v", len(s), s)
+	}
+	for i := range clusters {
+		clusters[i].Placement.LeaderZones = []string{"a"}
+	}
+	if s := place.Suggest(hosts, clusters).Suggestions; len(s) != 0 {
+		t.Fatalf("leadership is to go out of the leader zones: %+v", s)
+	}
+	shared := []place.Host{{Name: "x", Cordoned: true, Members: []place.Member{lead("c"), follow("c")}}, {Name: "y"}, {Name: "z"}}
+	s := place.Suggest(shared, clusters[:1]).Suggestions
+	if len(s) != 1 || s[0].Commands[len(s[0].Commands)-1] != "quorate host cordon x" {
+		t.Fatalf("a host that was cordoned is let in for good: %+v", s)
+	}
+}
