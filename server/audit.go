@@ -27,6 +27,7 @@ const (
 	reasonRevokedCertificate = "AgentCertificateRevoked"
 	reasonForeignHost        = "AgentOfAnotherHost"
 	reasonNotAllowed         = "AgentNotAllowed"
+	reasonSecondAgent        = "AgentTwice"
 )
 
 // deniedError is a refusal that is to be audited.
@@ -49,6 +50,12 @@ func (e *deniedError) advise(format string, args ...any) *deniedError {
 	return e
 }
 
+// as sets the code of the answer.
+func (e *deniedError) as(code int) *deniedError {
+	e.code = code
+	return e
+}
+
 // Error says what happened, and what to do.
 func (e *deniedError) Error() string {
 	if e.fix == "" {
@@ -60,8 +67,11 @@ func (e *deniedError) Error() string {
 // status is how it travels.
 func (e *deniedError) status() *wire.Status {
 	reason := wire.ReasonUnauthorized
-	if e.code == http.StatusForbidden {
+	switch e.code {
+	case http.StatusForbidden:
 		reason = wire.ReasonForbidden
+	case http.StatusServiceUnavailable:
+		reason = wire.ReasonUnavailable
 	}
 	return wire.Failure(cmp.Or(e.code, http.StatusUnauthorized), reason, e.Error())
 }

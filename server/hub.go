@@ -118,7 +118,7 @@ func (s *Server) agentRequests(w *response, r *http.Request, c caller) error {
 	ctx, cancel := streamContext(r.Context())
 	defer cancel()
 	s.opts.Hosts.saw(host)
-	conn := s.opts.Hosts.connect(host)
+	conn := s.opts.Hosts.connect(host, r.Header.Get(wire.HeaderInstance), remoteIP(r))
 	defer s.opts.Hosts.disconnect(host, conn)
 	s.begin(w)
 	return stream(s, w, ctx.Done(), conn.requests, func(req wire.Request) message {

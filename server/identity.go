@@ -16,6 +16,7 @@ import (
 	"github.com/quorate/quorate/api/v1alpha1"
 	"github.com/quorate/quorate/pki"
 	"github.com/quorate/quorate/store"
+	"github.com/quorate/quorate/store/remote/wire"
 )
 
 // An agent that has joined proves its host by a certificate of the agents' CA. A
@@ -260,6 +261,9 @@ func (s *Server) identifyAgent(ctx context.Context, r *http.Request) (caller, er
 		}
 		return caller{token: recordName(host), name: "host/" + host, role: RoleAgent, host: host, key: key}, chain[0].NotAfter, nil
 	})
+	if err == nil {
+		err = s.onlyAgent(r, c.host)
+	}
 	if err != nil {
 		if denied, ok := errors.AsType[*deniedError](err); ok {
 			s.audit.denied(r, denied)
@@ -268,6 +272,18 @@ func (s *Server) identifyAgent(ctx context.Context, r *http.Request) (caller, er
 	}
 	s.opts.Hosts.saw(c.host)
 	return c, nil
+}
+
+// onlyAgent refuses an agent beside the one that stands for the host, as where a machine
+// or a data directory was copied. It may come back when the other is gone.
+func (s *Server) onlyAgent(r *http.Request, host string) error {
+	other := s.opts.Hosts.other(host, r.Header.Get(wire.HeaderInstance))
+	if other == nil {
+		return nil
+	}
+	return deny(host, reasonSecondAgent, "a second agent shows the certificate of host %q, and the one at %s is connected", host, other.from).
+		as(http.StatusServiceUnavailable).
+		advise("end one of the two; if its machine is a copy, remove agent/ and members/ from its data directory, and join it under a name of its own")
 }
 
 // AgentRoots are the roots that the certificates of agents are signed by.

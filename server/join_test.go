@@ -451,6 +451,34 @@ func TestVoidStreamsEnd(t *testing.T) {
 	eventually(t, "the channel is closed", func() bool { return !w.Hosts.Connected("h1") })
 }
 
+// TestSecondAgent: of two agents with one identity, as where a machine was copied, the
+// one that is connected stands for the host. The other is refused, and it is told.
+func TestSecondAgent(t *testing.T) {
+	w := newJoinWorld(t)
+	key, csr := newKey(t)
+	got, err := remote.Join(t.Context(), remote.Config{Server: w.url}, remote.Options{}, "h1", w.token(t, "h1", 0), csr)
+	fine(t, "join", err)
+	w.Create(t, servertest.Host("h1"))
+	first, second := w.as(t, key, got.Certificate), w.as(t, key, got.Certificate)
+	ctx, cancel := context.WithCancel(t.Context())
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		first.Serve(ctx, "h1", nil)
+	}()
+	t.Cleanup(func() { cancel(); <-served })
+	eventually(t, "the channel stands", func() bool { return w.Hosts.Connected("h1") })
+	host := &v1alpha1.EtcdHost{}
+	read := func(c *remote.Client) error { return c.Get(t.Context(), store.Key{Name: "h1"}, host) }
+	if err = read(second); !errors.Is(err, store.ErrUnavailable) || !strings.Contains(err.Error(), "the one at 127.0.0.1 is connected") {
+		t.Errorf("the second agent: %v", err)
+	}
+	fine(t, "the first agent", read(first))
+	wantAudit(t, w.audited(t, "EtcdHost", "h1", "AgentTwice"), "a second agent")
+	cancel()
+	eventually(t, "the second is taken once the first is gone", func() bool { return read(second) == nil })
+}
+
 // TestAuditIsBounded: whoever tries in a loop fills neither store nor log.
 func TestAuditIsBounded(t *testing.T) {
 	w := newJoinWorld(t)

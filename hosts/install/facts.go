@@ -160,8 +160,15 @@ const sessionPID = `pid=0
   [ -f ` + pidPath + ` ] && pid=$(cat ` + pidPath + `)
   case "$(readlink "/proc/$pid/exe" 2>/dev/null)" in ` + BinaryPath + `*) ;; *) pid=0 ;; esac`
 
-// gather reads the facts. It finds out first whether the user may become root.
+// lookTime bounds the look around; tests shorten it.
+var lookTime = time.Minute
+
+// gather reads the facts. It finds out first whether the user may become root. A login
+// that hangs, as in its shell's own files, ends it.
 func (c *conn) gather(ctx context.Context, dataDir string) (*facts, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, lookTime, fmt.Errorf("%w: the login on %s works, but its shell does not answer within %s: see whether `ssh %s@%s true` hangs there, as in the shell's start-up files",
+		ErrUnreachable, c.target, lookTime, c.target.User, c.target.Host))
+	defer cancel()
 	out, err := c.asUser(ctx, prelude+`echo "uid=$(id -u)"; command -v sudo >/dev/null 2>&1 && echo sudo=yes; exit 0`, nil)
 	if err != nil {
 		return nil, fmt.Errorf("look around on %s: %w", c.target, err)

@@ -127,8 +127,13 @@ type Result struct {
 // Install makes the machine a host, and waits until it is Ready. It may be called again
 // at any time, and after any failure: what is done is found, and stays.
 func Install(ctx context.Context, o Options) (Result, error) {
+	return told(ctx, &o, install)
+}
+
+// told has a result say what was done, also where it failed.
+func told(ctx context.Context, o *Options, do func(context.Context, *Options, *Result) error) (Result, error) {
 	r := Result{Target: o.Target.String(), Steps: []Step{}, DryRun: o.DryRun}
-	err := install(ctx, &o, &r)
+	err := do(ctx, o, &r)
 	if err != nil {
 		r.Error = err.Error()
 	}

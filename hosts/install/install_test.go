@@ -26,6 +26,7 @@ import (
 	"github.com/quorate/quorate/hosts/install"
 	"github.com/quorate/quorate/hosts/provider"
 	"github.com/quorate/quorate/store"
+	"github.com/quorate/quorate/test/slow"
 )
 
 var loopback = netip.MustParseAddr("127.0.0.1")
@@ -138,6 +139,7 @@ func TestHostAddTwice(t *testing.T) {
 
 // TestHostAddServers: a machine belongs to one server, and moves on purpose alone.
 func TestHostAddServers(t *testing.T) {
+	slow.Only(t)
 	h := newHost(t, hostOptions{})
 	s, other := newServer(t, loopback), newServer(t, loopback)
 	_, err := install.Install(t.Context(), h.options(s, "v9.1.0"))
@@ -302,6 +304,7 @@ func TestHostAddPreconditions(t *testing.T) {
 
 // TestHostAddDiskFills: the disk fills while the program is on its way.
 func TestHostAddDiskFills(t *testing.T) {
+	slow.Only(t)
 	o := install.Options{Binary: binary(t, "v9.1.0")}
 	h := newHost(t, hostOptions{localSize: strconv.FormatInt(o.Binary.Size+18<<20, 10)})
 	s := newServer(t, loopback)

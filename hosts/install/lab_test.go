@@ -23,6 +23,7 @@ import (
 
 	"github.com/quorate/quorate/hosts/install"
 	"github.com/quorate/quorate/store/remote"
+	"github.com/quorate/quorate/test/build"
 	"github.com/quorate/quorate/test/freeport"
 )
 
@@ -58,13 +59,7 @@ func program(t *testing.T, version string) string {
 		programs.dir, programs.path = dir, map[string]string{}
 	}
 	path := filepath.Join(programs.dir, version, "quorate")
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-o", path,
-		"-ldflags", "-s -w -X github.com/quorate/quorate/internal/version.version="+version, "github.com/quorate/quorate/cmd/quorate")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("build quorate %s: %v\n%s", version, err, out)
-	}
+	build.Quorate(t, path, version)
 	programs.path[version] = path
 	return path
 }

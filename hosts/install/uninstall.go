@@ -10,12 +10,7 @@ import (
 // that still has members is refused with ErrUnfit, and nothing of it is touched. It may
 // be called again.
 func Uninstall(ctx context.Context, o Options) (Result, error) {
-	r := Result{Target: o.Target.String(), Steps: []Step{}, DryRun: o.DryRun}
-	err := uninstall(ctx, &o, &r)
-	if err != nil {
-		r.Error = err.Error()
-	}
-	return r, err
+	return told(ctx, &o, uninstall)
 }
 
 func uninstall(ctx context.Context, o *Options, r *Result) error {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/quorate/quorate/api/v1alpha1"
 )
@@ -205,5 +206,19 @@ func TestRecovery(t *testing.T) {
 		if strings.Join(got, " ") != tc.want || r.healed != strings.Contains(tc.want, "healthy") {
 			t.Errorf("%s: %v, want %s", name, got, tc.want)
 		}
+	}
+}
+
+// TestHostRow: what a list of hosts says of a host beside what its agent reports.
+func TestHostRow(t *testing.T) {
+	h := &v1alpha1.EtcdHost{}
+	if r := (hostRow{Host: h}); r.Unfit() != "" || r.Capacity() != "" {
+		t.Fatalf("of nothing known: %q, %q", r.Unfit(), r.Capacity())
+	}
+	h.Spec.Capacity = &v1alpha1.Resources{CPU: resource.MustParse("1500m"), Memory: resource.MustParse("4Gi")}
+	v1alpha1.SetCondition(&h.Status.Conditions, v1alpha1.Condition{Type: v1alpha1.ConditionFit, Status: v1alpha1.False, Reason: "ChecksFail", Message: "disk-space"})
+	r := hostRow{Host: h}
+	if r.Unfit() != "disk-space" || r.Capacity() != "cpu 1500m, memory 4Gi" {
+		t.Fatalf("%q, %q", r.Unfit(), r.Capacity())
 	}
 }

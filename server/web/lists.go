@@ -1,6 +1,7 @@
 package web
 
 import (
+	"cmp"
 	"net/http"
 	"net/url"
 	"slices"
@@ -62,6 +63,29 @@ func hostRowOf(h *v1alpha1.EtcdHost, members []v1alpha1.Object) hostRow {
 		}
 	}
 	return r
+}
+
+// Unfit says which checks the host fails; empty where it fails none, or was not checked.
+func (r hostRow) Unfit() string {
+	if c := v1alpha1.FindCondition(r.Host.Status.Conditions, v1alpha1.ConditionFit); c != nil && c.Status == v1alpha1.False {
+		return cmp.Or(c.Message, c.Reason)
+	}
+	return ""
+}
+
+// Capacity is what members are placed by, in the words of the files; empty where nothing is
+// known.
+func (r hostRow) Capacity() string {
+	offers := r.Host.Offers()
+	var parts []string
+	for _, a := range []struct{ name, value string }{
+		{"cpu", offers.CPU.String()}, {"memory", offers.Memory.String()}, {"disk", offers.Disk.String()},
+	} {
+		if a.value != "0" {
+			parts = append(parts, a.name+" "+a.value)
+		}
+	}
+	return strings.Join(parts, ", ")
 }
 
 type hostData struct {

@@ -28,64 +28,52 @@ var errNoDryRun = errors.New("it can't be tried without doing it: leave out --dr
 
 // Plan returns the plan of the cluster at key.
 func (c *Client) Plan(ctx context.Context, key store.Key) (v1alpha1.Plan, error) {
-	var p v1alpha1.Plan
-	path, err := itemPath("plan", v1alpha1.KindCluster, key, "plan")
-	if err != nil {
-		return p, err
-	}
-	err = c.call(ctx, http.MethodGet, path, nil, nil, &p)
-	return p, err
+	return ofCluster[v1alpha1.Plan](ctx, c, key, "plan")
 }
 
 // View asks the members of the cluster at key what they are at this moment.
 func (c *Client) View(ctx context.Context, key store.Key) (v1alpha1.ClusterView, error) {
-	var v v1alpha1.ClusterView
-	path, err := itemPath("view", v1alpha1.KindCluster, key, "view")
-	if err != nil {
-		return v, err
-	}
-	err = c.call(ctx, http.MethodGet, path, nil, nil, &v)
-	return v, err
+	return ofCluster[v1alpha1.ClusterView](ctx, c, key, "view")
 }
 
 // PlanFor returns the plan there would be if the cluster were stored as given. It
 // is validated as if it were; nothing is written.
 func (c *Client) PlanFor(ctx context.Context, cluster *v1alpha1.EtcdCluster) (v1alpha1.Plan, error) {
-	var p v1alpha1.Plan
-	path, err := itemPath("plan", v1alpha1.KindCluster, store.KeyOf(cluster), "plan")
-	if err != nil {
-		return p, err
-	}
-	sent := cluster.DeepCopy()
-	v1alpha1.SetType(sent, v1alpha1.KindCluster.Kind, v1alpha1.KindCluster.APIVersion)
-	err = c.call(ctx, http.MethodPost, path, nil, sent, &p)
-	return p, err
+	return ofProposed[v1alpha1.Plan](ctx, c, cluster, "plan")
 }
 
 // Placement says where the members of the cluster at key stand, and where those that are
 // missing would come.
 func (c *Client) Placement(ctx context.Context, key store.Key) (v1alpha1.Placement, error) {
-	var p v1alpha1.Placement
-	path, err := itemPath("place", v1alpha1.KindCluster, key, "placement")
-	if err != nil {
-		return p, err
-	}
-	err = c.call(ctx, http.MethodGet, path, nil, nil, &p)
-	return p, err
+	return ofCluster[v1alpha1.Placement](ctx, c, key, "placement")
 }
 
 // PlacementFor is Placement if the cluster were stored as given. It is validated as if it
 // were; nothing is written.
 func (c *Client) PlacementFor(ctx context.Context, cluster *v1alpha1.EtcdCluster) (v1alpha1.Placement, error) {
-	var p v1alpha1.Placement
-	path, err := itemPath("place", v1alpha1.KindCluster, store.KeyOf(cluster), "placement")
+	return ofProposed[v1alpha1.Placement](ctx, c, cluster, "placement")
+}
+
+// ofCluster reads what the server says of a cluster below its path.
+func ofCluster[T any](ctx context.Context, c *Client, key store.Key, what string) (answer T, err error) {
+	path, err := itemPath(what, v1alpha1.KindCluster, key, what)
 	if err != nil {
-		return p, err
+		return answer, err
+	}
+	err = c.call(ctx, http.MethodGet, path, nil, nil, &answer)
+	return answer, err
+}
+
+// ofProposed is ofCluster if the cluster were stored as given.
+func ofProposed[T any](ctx context.Context, c *Client, cluster *v1alpha1.EtcdCluster, what string) (answer T, err error) {
+	path, err := itemPath(what, v1alpha1.KindCluster, store.KeyOf(cluster), what)
+	if err != nil {
+		return answer, err
 	}
 	sent := cluster.DeepCopy()
 	v1alpha1.SetType(sent, v1alpha1.KindCluster.Kind, v1alpha1.KindCluster.APIVersion)
-	err = c.call(ctx, http.MethodPost, path, nil, sent, &p)
-	return p, err
+	err = c.call(ctx, http.MethodPost, path, nil, sent, &answer)
+	return answer, err
 }
 
 // Rebalance says what would place the fleet's members better.

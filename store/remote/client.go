@@ -2,6 +2,7 @@ package remote
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -55,12 +56,14 @@ type Options struct {
 
 // Client talks to one server. It is safe for concurrent use.
 type Client struct {
-	base   *url.URL
-	token  string
-	http   *http.Client
-	log    *slog.Logger
-	seen   PositionStore
-	dryRun bool
+	base  *url.URL
+	token string
+	// instance names this client to the server where it shows a certificate.
+	instance string
+	http     *http.Client
+	log      *slog.Logger
+	seen     PositionStore
+	dryRun   bool
 	// silence is the constant, or what a test puts here.
 	silence time.Duration
 }
@@ -88,8 +91,12 @@ func New(cfg Config, o Options) (*Client, error) {
 	if o.Seen == nil {
 		o.Seen = &MemoryPosition{}
 	}
+	instance := ""
+	if o.Certificate != nil {
+		instance = rand.Text()
+	}
 	return &Client{
-		base: base, token: cfg.Token, log: o.Logger, seen: o.Seen, silence: silence,
+		instance: instance, base: base, token: cfg.Token, log: o.Logger, seen: o.Seen, silence: silence,
 		http: &http.Client{
 			Transport: o.Transport,
 			// A redirect would carry the token to where nobody sent it.

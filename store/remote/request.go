@@ -47,6 +47,9 @@ func (c *Client) do(ctx context.Context, req request) (*http.Response, error) {
 	if c.token != "" {
 		r.Header.Set("Authorization", "Bearer "+c.token)
 	}
+	if c.instance != "" {
+		r.Header.Set(wire.HeaderInstance, c.instance)
+	}
 	if req.body != nil && req.trailer == nil {
 		r.Header.Set("Content-Type", "application/json")
 	}

@@ -30,6 +30,10 @@ const (
 	EventRequest = "request"
 )
 
+// HeaderInstance tells one process of an agent from another that shows the same
+// certificate.
+const HeaderInstance = "Quorate-Agent"
+
 // Heartbeat is how often an otherwise silent stream says that it lives.
 const Heartbeat = 10 * time.Second
 
