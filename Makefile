@@ -71,10 +71,14 @@ check: ## All that must hold before a change lands: lint, fmt-check, generate-ch
 	done; \
 	if [[ -n $$failed ]]; then echo "check: failed:$$failed" >&2; exit 1; fi
 
+# Packages with tests that QUORATE_SLOW=1 adds, see test/slow.
+SLOW = $(shell git grep -lE 'test/(slow|nspawn|fleetlab)"' -- '*_test.go' | xargs -n1 dirname | sort -u | sed 's|^|./|')
+
 .PHONY: check-slow
-check-slow: $(GOTESTSUM) etcd-releases etcd-debian s3-server ## What takes too long for every change: fuzzing, older etcds, all tests three times shuffled, the console in a browser, prove-ground.
+check-slow: $(GOTESTSUM) etcd-releases etcd-debian s3-server nspawn-base ## What takes too long for every change: fuzzing, older etcds, slow tests, all others three times shuffled, the console in a browser, prove-ground.
 	@$(MAKE) fuzz
 	@QUORATE_ETCD_RELEASES=$(CURDIR)/.cache/etcd $(TESTENV) $(GOTESTSUM) --format pkgname -- -run TestOlderEtcd -count 1 -timeout 20m ./test/e2e ./inspect ./driver/host
+	@QUORATE_SLOW=1 QUORATE_ETCD_RELEASES=$(CURDIR)/.cache/etcd $(TESTENV) $(GOTESTSUM) --format pkgname -- -p 1 -count 1 -timeout 60m $(SLOW)
 	@$(TESTENV) $(GOTESTSUM) --format pkgname -- $(RACE) -p $(P) -count 3 -shuffle on -timeout 60m $(PKG)
 	@$(MAKE) browser
 	@$(MAKE) prove-ground

@@ -55,7 +55,7 @@ func (e *env) describeHost(ctx context.Context, c *remote.Client, h *v1alpha1.Et
 	line("Platform", h.Status.Platform)
 	line("Agent", h.Status.AgentVersion)
 	line("Boot ID", h.Status.BootID)
-	line("Supervision", string(h.Status.Supervision))
+	line("Supervisor", string(h.Status.Supervision))
 	line("Cgroups", h.Status.Cgroups)
 	if h.Status.FaultsAllowed {
 		line("Faults", "allowed (the agent runs with --allow-faults, or by `quorate up`)")

@@ -168,7 +168,11 @@ func holdsOf(ctx context.Context, c *remote.Client, members []*v1alpha1.EtcdMemb
 		if p.Held == "" || slices.Contains(passingHolds, p.HeldReason) {
 			stuck = false
 		}
-		if p.Held != "" && p.HeldReason != fleet.HeldTurn {
+		switch p.HeldReason {
+		case "", fleet.HeldTurn:
+		case fleet.HeldLearner, fleet.HeldNotPrepared:
+			holds = append(holds, "cluster "+key.String()+" is being moved: "+p.Held)
+		default:
 			holds = append(holds, "cluster "+key.String()+" is held: "+p.Held)
 		}
 	}

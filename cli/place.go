@@ -1,17 +1,13 @@
 package cli
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
 
-	"github.com/quorate/quorate/api/schema"
 	"github.com/quorate/quorate/api/v1alpha1"
-	"github.com/quorate/quorate/store"
-	"github.com/quorate/quorate/store/remote"
 )
 
 // errUnplaced: not every member has a place, which was printed.
@@ -78,25 +74,16 @@ func (e *env) place(cmd *cobra.Command, args []string, o placeOptions) error {
 	if o.rebalance {
 		return e.rebalance(cmd, o.output)
 	}
-	var key store.Key
-	if len(args) > 0 {
-		key = e.cluster(args[0])
-	}
-	// A file is judged before a server is asked for.
-	var doc *schema.Document
-	if o.file != "" {
-		proposal, err := e.proposed(cmd, o.file, key)
-		if err != nil {
-			return err
-		}
-		doc = &proposal
+	s, err := e.subject(cmd, args, o.file)
+	if err != nil {
+		return err
 	}
 	c, err := e.connect()
 	if err != nil {
 		return err
 	}
 	done := e.slowly("looking for hosts")
-	p, err := placementFrom(cmd.Context(), c, key, doc)
+	p, err := ofSubject(cmd.Context(), c, s, c.Placement, c.PlacementFor)
 	done()
 	if err != nil {
 		return err
@@ -110,25 +97,6 @@ func (e *env) place(cmd *cobra.Command, args []string, o placeOptions) error {
 		err = errUnplaced
 	}
 	return err
-}
-
-// placementFrom asks where the members of what is stored are, or of what a document
-// proposes.
-func placementFrom(ctx context.Context, c *remote.Client, key store.Key, doc *schema.Document) (v1alpha1.Placement, error) {
-	ctx, cancel := call(ctx)
-	defer cancel()
-	if doc == nil {
-		p, err := c.Placement(ctx, key)
-		if err != nil {
-			err = named(target{v1alpha1.KindCluster, key}, err)
-		}
-		return p, err
-	}
-	cluster, err := merged(ctx, c, *doc)
-	if err != nil {
-		return v1alpha1.Placement{}, err
-	}
-	return c.PlacementFor(ctx, cluster)
 }
 
 func (e *env) printPlacement(p *v1alpha1.Placement) error {

@@ -1,14 +1,12 @@
 package cli
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"strconv"
 
 	"github.com/spf13/cobra"
 
-	"github.com/quorate/quorate/api/schema"
 	"github.com/quorate/quorate/api/v1alpha1"
 	"github.com/quorate/quorate/fleet"
 	"github.com/quorate/quorate/store"
@@ -65,25 +63,16 @@ func (e *env) plan(cmd *cobra.Command, args []string, o planOptions) error {
 	if len(args) == 0 && o.file == "" {
 		return usagef(cmd, "NAME is missing: the cluster to plan for")
 	}
-	var key store.Key
-	if len(args) > 0 {
-		key = e.cluster(args[0])
-	}
-	// A file is judged before a server is asked for.
-	var doc *schema.Document
-	if o.file != "" {
-		proposal, err := e.proposed(cmd, o.file, key)
-		if err != nil {
-			return err
-		}
-		doc = &proposal
+	s, err := e.subject(cmd, args, o.file)
+	if err != nil {
+		return err
 	}
 	c, err := e.connect()
 	if err != nil {
 		return err
 	}
 	done := e.slowly("asking for the plan")
-	p, err := planFrom(cmd.Context(), c, key, doc)
+	p, err := ofSubject(cmd.Context(), c, s, c.Plan, c.PlanFor)
 	done()
 	if err != nil {
 		return err
@@ -91,69 +80,7 @@ func (e *env) plan(cmd *cobra.Command, args []string, o planOptions) error {
 	if err := e.printPlan(p, o.output); err != nil || !o.accept {
 		return err
 	}
-	return e.accept(cmd, c, key, p, o.yes)
-}
-
-// planFrom asks for the plan of what is stored, or of what a document proposes.
-func planFrom(ctx context.Context, c *remote.Client, key store.Key, doc *schema.Document) (v1alpha1.Plan, error) {
-	ctx, cancel := call(ctx)
-	defer cancel()
-	if doc == nil {
-		p, err := c.Plan(ctx, key)
-		if err != nil {
-			err = named(target{v1alpha1.KindCluster, key}, err)
-		}
-		return p, err
-	}
-	cluster, err := merged(ctx, c, *doc)
-	if err != nil {
-		return v1alpha1.Plan{}, err
-	}
-	return c.PlanFor(ctx, cluster)
-}
-
-// proposed finds the cluster in a file: the one that was named, or the only one.
-func (e *env) proposed(cmd *cobra.Command, file string, key store.Key) (schema.Document, error) {
-	sources, err := e.readSources(cmd, []string{file})
-	if err != nil {
-		return schema.Document{}, err
-	}
-	var found []schema.Document
-	for _, s := range sources {
-		if _, ok := s.doc.Object.(*v1alpha1.EtcdCluster); ok && (key.Name == "" || store.KeyOf(s.doc.Object) == key) {
-			found = append(found, s.doc)
-		}
-	}
-	switch {
-	case len(found) == 1:
-		return found[0], nil
-	case key.Name != "":
-		return schema.Document{}, fmt.Errorf("%s holds no cluster %s: %w", file, key, store.ErrInvalid)
-	default:
-		return schema.Document{}, fmt.Errorf("%s holds %d clusters, name the one to plan for: %w", file, len(found), store.ErrInvalid)
-	}
-}
-
-// merged is the cluster as applying the document would leave it.
-func merged(ctx context.Context, c *remote.Client, doc schema.Document) (*v1alpha1.EtcdCluster, error) {
-	var live v1alpha1.Object
-	stored := &v1alpha1.EtcdCluster{}
-	err := c.Get(ctx, store.KeyOf(doc.Object), stored)
-	switch {
-	case err == nil:
-		live = stored
-	case !errors.Is(err, store.ErrNotFound):
-		return nil, err
-	}
-	obj, _, err := schema.ThreeWay(live, doc)
-	if err != nil {
-		return nil, err
-	}
-	cluster, ok := obj.(*v1alpha1.EtcdCluster)
-	if !ok {
-		return nil, fmt.Errorf("%w: it is no EtcdCluster", store.ErrInvalid)
-	}
-	return cluster, nil
+	return e.accept(cmd, c, s.key, p, o.yes)
 }
 
 func (e *env) accept(cmd *cobra.Command, c *remote.Client, key store.Key, p v1alpha1.Plan, yes bool) error {

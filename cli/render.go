@@ -301,5 +301,21 @@ func renderCA(c *v1alpha1.EtcdCluster, o renderOptions) (*pki.CA, error) {
 	if err = errors.Join(err, keyErr); err != nil {
 		return nil, fmt.Errorf("read the CA: %w", err)
 	}
-	return pki.LoadCA(cert, key, nil)
+	ca, err := render.LoadCA(cert, key)
+	if err != nil {
+		// Its words are those of a Secret; here one file has the CA and its roots.
+		said := strings.NewReplacer("ca.crt", o.ca, "tls.crt", o.ca, "tls.key", o.caKey).Replace(err.Error())
+		return nil, &renderCAError{said, err}
+	}
+	return ca, nil
 }
+
+// renderCAError is what is wrong with the CA, by the names of its files.
+type renderCAError struct {
+	said string
+	err  error
+}
+
+func (e *renderCAError) Error() string { return e.said }
+
+func (e *renderCAError) Unwrap() error { return e.err }

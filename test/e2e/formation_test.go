@@ -27,6 +27,7 @@ import (
 	"github.com/quorate/quorate/internal/version"
 	"github.com/quorate/quorate/release"
 	"github.com/quorate/quorate/test/etcdlab"
+	"github.com/quorate/quorate/test/slow"
 )
 
 // formationLab is a lab with a discovery service and, once asked for, a name server.
@@ -214,6 +215,9 @@ func TestFormation(t *testing.T) {
 				}
 				for _, size := range []int{1, 3, 5} {
 					t.Run(fmt.Sprintf("%s/%d", v, size), func(t *testing.T) {
+						if size > 3 {
+							slow.Only(t)
+						}
 						l := newFormationLab(t, v)
 						f := v1alpha1.FormationSpec{Mode: mode}
 						if mode == v1alpha1.FormationDNS {

@@ -15,6 +15,7 @@ import (
 	"github.com/quorate/quorate/release"
 	"github.com/quorate/quorate/store"
 	"github.com/quorate/quorate/test/etcdlab"
+	"github.com/quorate/quorate/test/slow"
 )
 
 // TestSequential: a cluster of real etcds with TLS that one member founds, and that the
@@ -24,6 +25,9 @@ func TestSequential(t *testing.T) {
 	for _, v := range []string{"3.5.35", "3.6.16", version.Etcd()} {
 		for _, members := range []int32{1, 3, 5} {
 			t.Run(fmt.Sprintf("%s with %d", v, members), func(t *testing.T) {
+				if members > 3 {
+					slow.Only(t)
+				}
 				path := ""
 				if v != version.Etcd() {
 					path = etcdlab.Older(t, v)

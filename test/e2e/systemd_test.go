@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -16,7 +15,9 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/quorate/quorate/api/v1alpha1"
+	"github.com/quorate/quorate/test/build"
 	"github.com/quorate/quorate/test/nspawn"
+	"github.com/quorate/quorate/test/slow"
 )
 
 const systemdPatience = 90 * time.Second
@@ -43,6 +44,7 @@ type systemdHost struct {
 // Members outlive the agent's end, its upgrade and their supervisor's, and come back by
 // themselves after a boot.
 func TestSystemdMembers(t *testing.T) {
+	slow.Only(t)
 	if err := nspawn.Available(); err != nil {
 		t.Skip("SKIPPED:", err)
 	}
@@ -149,13 +151,7 @@ func TestSystemdMembers(t *testing.T) {
 func buildQuorate(t *testing.T, version string) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "quorate")
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-o", file,
-		"-ldflags", "-s -w -X github.com/quorate/quorate/internal/version.version="+version, "./cmd/quorate")
-	cmd.Dir = "../.."
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build quorate: %v\n%s", err, out)
-	}
+	build.Quorate(t, file, version)
 	return file
 }
 

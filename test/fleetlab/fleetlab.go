@@ -28,8 +28,10 @@ import (
 	"github.com/quorate/quorate/server"
 	"github.com/quorate/quorate/store"
 	"github.com/quorate/quorate/store/remote"
+	"github.com/quorate/quorate/test/build"
 	"github.com/quorate/quorate/test/etcdlab"
 	"github.com/quorate/quorate/test/netlab"
+	"github.com/quorate/quorate/test/slow"
 )
 
 // Patience bounds what a test waits for.
@@ -55,19 +57,19 @@ type Lab struct {
 	url     string
 	roots   []byte
 	control *netlab.Host
-	procs   map[string]*exec.Cmd
 }
 
 // New starts a server, and an agent on every host that is asked for. It skips the test
-// where no network can be made.
+// where no network can be made, and unless slow tests were asked for.
 func New(tb testing.TB, hosts []netlab.HostSpec) *Lab {
 	tb.Helper()
+	slow.Only(tb)
 	if err := netlab.Available(); err != nil {
 		tb.Skip(err)
 	}
-	l := &Lab{tb: tb, Dir: tb.TempDir(), procs: map[string]*exec.Cmd{}}
+	l := &Lab{tb: tb, Dir: tb.TempDir()}
 	l.binary = filepath.Join(l.Dir, "quorate")
-	build(tb, l.binary)
+	build.Quorate(tb, l.binary, "")
 	net, err := netlab.New(netlab.Options{Hosts: append([]netlab.HostSpec{{Name: controlHost, Zone: controlHost}}, hosts...)})
 	l.must(err)
 	tb.Cleanup(func() {
@@ -79,7 +81,7 @@ func New(tb testing.TB, hosts []netlab.HostSpec) *Lab {
 	l.Net, l.control = net, net.Host(controlHost)
 	l.startServer()
 	for _, h := range hosts {
-		l.StartAgent(h.Name)
+		l.startAgent(h.Name)
 	}
 	for _, h := range hosts {
 		l.Eventually(func(ctx context.Context) error {
@@ -94,16 +96,6 @@ func New(tb testing.TB, hosts []netlab.HostSpec) *Lab {
 		})
 	}
 	return l
-}
-
-// build makes the binary that people run; the go command does nothing where it is made.
-func build(tb testing.TB, path string) {
-	tb.Helper()
-	cmd := exec.CommandContext(tb.Context(), "go", "build", "-o", path, "github.com/quorate/quorate/cmd/quorate")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		tb.Fatalf("build quorate: %v\n%s", err, out)
-	}
 }
 
 func (l *Lab) must(err error) {
@@ -149,9 +141,7 @@ func (l *Lab) startServer() {
 	})
 }
 
-// StartAgent starts the agent of a host; it is the only one there, or the one before has
-// ended.
-func (l *Lab) StartAgent(host string) {
+func (l *Lab) startAgent(host string) {
 	l.tb.Helper()
 	h := l.Net.Host(host)
 	token, err := server.ResetToken(l.tb.Context(), l.Client, "agent-"+host, server.RoleAgent, host)
@@ -169,12 +159,8 @@ func (l *Lab) start(host string, args ...string) {
 	cmd.Stdout, cmd.Stderr = log, log
 	l.must(l.Net.Host(host).Start(cmd))
 	l.must(log.Close())
-	l.procs[host] = cmd
 	l.tb.Cleanup(func() { l.stop(cmd) })
 }
-
-// StopAgent ends the agent of a host; members run on.
-func (l *Lab) StopAgent(host string) { l.stop(l.procs[host]) }
 
 func (l *Lab) stop(cmd *exec.Cmd) {
 	if cmd.ProcessState == nil {

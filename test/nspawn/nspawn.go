@@ -35,6 +35,7 @@ import (
 
 	"github.com/quorate/quorate/internal/process"
 	"github.com/quorate/quorate/test/netlab"
+	"github.com/quorate/quorate/test/slow"
 )
 
 // Patience bounds a boot, a shutdown and what New does.
@@ -116,9 +117,10 @@ func base() (string, error) {
 }
 
 // New boots a machine that lives as long as the test. It skips the test where no machine
-// can be booted.
+// can be booted, and unless slow tests were asked for.
 func New(tb testing.TB, o Options) *Machine {
 	tb.Helper()
+	slow.Only(tb)
 	if err := Available(); err != nil {
 		tb.Skip("SKIPPED:", err)
 	}

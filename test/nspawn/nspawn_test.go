@@ -20,6 +20,7 @@ import (
 	"github.com/quorate/quorate/internal/process"
 	"github.com/quorate/quorate/test/netlab"
 	"github.com/quorate/quorate/test/nspawn"
+	"github.com/quorate/quorate/test/slow"
 )
 
 // envHold makes this binary hold a machine until it is killed.
@@ -126,6 +127,7 @@ func TestMachinesAreApart(t *testing.T) {
 }
 
 func TestMachineOnANetlabHost(t *testing.T) {
+	slow.Only(t)
 	if err := nspawn.Available(); err != nil {
 		t.Skip("SKIPPED:", err)
 	}
@@ -166,6 +168,7 @@ func TestMachineOnANetlabHost(t *testing.T) {
 
 // The bridge and the directory of a machine are gone with the test that made it.
 func TestMachineLeavesNothing(t *testing.T) {
+	slow.Only(t)
 	var dir string
 	t.Run("machine", func(t *testing.T) {
 		dir = filepath.Dir(nspawn.New(t, nspawn.Options{}).Root)
@@ -216,6 +219,7 @@ func gone(t *testing.T, dir string) {
 
 // What a killed test leaves is removed by the next.
 func TestSweep(t *testing.T) {
+	slow.Only(t)
 	if err := nspawn.Available(); err != nil {
 		t.Skip("SKIPPED:", err)
 	}

@@ -191,7 +191,7 @@ func (b *bench) healthy() {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	endpoints := regexp.MustCompile(`--endpoints=(\S+)`).FindSubmatch(raw)
+	endpoints := regexp.MustCompile(`--endpoints='([^']+)'`).FindSubmatch(raw)
 	if out, err := b.try(filepath.Join(b.dir, "etcdctl"), "--endpoints="+string(endpoints[1]), "--cacert="+filepath.Join(b.out, "pki/ca.crt"), "--command-timeout=3s", "get", "hello"); err == nil {
 		b.t.Errorf("a client without a certificate was let in: %s", out)
 	}
