@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -16,6 +17,9 @@ import (
 
 // chinese ends the name of a page's twin.
 const chinese = ".zh-CN.md"
+
+// linkTo is a link to a Markdown file, without what it names there.
+var linkTo = regexp.MustCompile(`\]\(([^)#:]+\.md)(?:#[^)]*)?\)`)
 
 // TestDocsTwins: what a user reads first stands in both languages, and both say the
 // same commands.
@@ -54,10 +58,11 @@ func TestDocsTwinViolations(t *testing.T) {
 		{"a section left out", "# 甲\n```sh\nrun\n```\n[English](a.md)\n", []string{"has 2 headings, and its twin 1"}},
 		{"other commands", "# 甲\n## 乙\n```sh\nwalk\n```\n[English](a.md)\n", []string{"has other commands than its twin: run; walk"}},
 		{"not translated", "# A\n## B\n```sh\nrun\n```\n[English](a.md)\n", []string{"has a twin that is not in Chinese"}},
+		{"a link to the other language", "# 甲\n## 乙\n```sh\nrun\n```\n[English](a.md)\n[丙](c.md) [丁](d.md#e)\n", []string{"has a twin that links to c.md, which is there in Chinese: c.zh-CN.md"}},
 		{"no way back", "# 甲\n## 乙\n```sh\nrun\n```\n", []string{"is not linked to its twin and back"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			repo := fstest.MapFS{"a.md": {Data: []byte(page)}}
+			repo := fstest.MapFS{"a.md": {Data: []byte(page)}, "c.md": {}, "c.zh-CN.md": {}, "d.md": {}}
 			if tc.twin != "" {
 				repo["a.zh-CN.md"] = &fstest.MapFile{Data: []byte(tc.twin)}
 			}
@@ -92,6 +97,15 @@ func twinViolations(repo fs.FS, page string) []string {
 	}
 	if !strings.Contains(english, "]("+path.Base(twin)+")") || !strings.Contains(other, "]("+path.Base(page)+")") {
 		found = append(found, "is not linked to its twin and back")
+	}
+	for _, m := range linkTo.FindAllStringSubmatch(other, -1) {
+		target := strings.TrimSuffix(m[1], ".md") + chinese
+		if m[1] == path.Base(page) || strings.HasSuffix(m[1], chinese) {
+			continue
+		}
+		if _, err := fs.Stat(repo, path.Join(path.Dir(page), target)); err == nil {
+			found = append(found, "has a twin that links to "+m[1]+", which is there in Chinese: "+target)
+		}
 	}
 	return found
 }
