@@ -25,9 +25,16 @@ func TestLoginThatHangs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	here, there := net.Pipe()
-	t.Cleanup(func() { _, _ = here.Close(), there.Close() })
+	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close() //nolint:errcheck // nothing is left of it
 	go func() {
+		there, acceptErr := ln.Accept()
+		if acceptErr != nil {
+			return
+		}
 		config := &ssh.ServerConfig{NoClientAuth: true}
 		config.AddHostKey(signer)
 		_, channels, requests, hello := ssh.NewServerConn(there, config)
@@ -45,6 +52,11 @@ func TestLoginThatHangs(t *testing.T) {
 			}
 		}
 	}()
+	here, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer here.Close() //nolint:errcheck // it is broken off
 	client, channels, requests, err := ssh.NewClientConn(here, "db1", &ssh.ClientConfig{User: "ops", HostKeyCallback: ssh.FixedHostKey(signer.PublicKey())})
 	if err != nil {
 		t.Fatal(err)
