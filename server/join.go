@@ -128,7 +128,10 @@ func (s *Server) join(w *response, r *http.Request, _ caller) error {
 	var body wire.Join
 	if r.ContentLength != 0 {
 		if err := readJSON(w, r, &body); err != nil {
-			w.hangUp()
+			if statusOf(err).Code != http.StatusRequestEntityTooLarge {
+				// The connection of that ends by itself, after its answer could be read.
+				w.hangUp()
+			}
 			return err
 		}
 	}
