@@ -99,7 +99,7 @@ func proveFormationWrong(ctx context.Context, e *env) (string, error) {
 		return "", err
 	}
 	return e.parts(ctx, more,
-		part{pkg: "./test/e2e", run: "TestFormation.*Wrong|TestFormationRefused", least: 6, names: []string{"TestFormationWrong", "TestFormationDNSWrong", "TestFormationRefused"}},
+		part{pkg: "./test/e2e", run: "TestFormation.*Wrong|TestFormationRefused", least: 5, names: []string{"TestFormationWrong", "TestFormationDNSWrong", "TestFormationRefused"}},
 		part{pkg: "./driver/host", run: "TestFormation", least: 10},
 		part{pkg: "./formation/... ./etcd/srv", least: 10},
 		part{pkg: "./app", run: "TestClockOff", least: 1, names: []string{"TestClockOff"}},
