@@ -110,6 +110,8 @@ type caller struct {
 	key string
 	// expires is when a session ends; zero for tokens that are none.
 	expires time.Time
+	// beside says that another agent stands for the host; nil where none does.
+	beside error
 	// scope of the request at hand.
 	scope scope
 }

@@ -261,17 +261,31 @@ func (s *Server) identifyAgent(ctx context.Context, r *http.Request) (caller, er
 		}
 		return caller{token: recordName(host), name: "host/" + host, role: RoleAgent, host: host, key: key}, chain[0].NotAfter, nil
 	})
-	if err == nil {
-		err = s.onlyAgent(r, c.host)
-	}
 	if err != nil {
 		if denied, ok := errors.AsType[*deniedError](err); ok {
 			s.audit.denied(r, denied)
 		}
 		return caller{}, err
 	}
-	s.opts.Hosts.saw(c.host)
+	// It is told later: asking for what is another host's is the graver matter.
+	if c.beside = s.onlyAgent(r, c.host); c.beside == nil {
+		s.opts.Hosts.saw(c.host)
+	}
 	return c, nil
+}
+
+// stands refuses a second agent of a host, unless what it asks for is another host's,
+// which the route itself refuses. To make the host's object changes nothing that is there.
+func (c caller) stands(r *http.Request, rt route) error {
+	named := r.PathValue("host")
+	if rt.resource == "etcdhosts" {
+		named = r.PathValue("name")
+	}
+	makes := rt.resource == "etcdhosts" && rt.verb == verbCreate
+	if c.beside == nil || makes || named != "" && named != c.host {
+		return nil
+	}
+	return c.beside
 }
 
 // onlyAgent refuses an agent beside the one that stands for the host, as where a machine

@@ -200,6 +200,11 @@ func (s *Server) serve(rt route) http.Handler {
 				return
 			}
 		}
+		if err := c.stands(r, rt); err != nil {
+			s.audited(r, rt, err)
+			s.finish(w, r, err)
+			return
+		}
 		if !rt.upload {
 			r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 		}
