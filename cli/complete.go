@@ -10,8 +10,9 @@ import (
 	"github.com/quorate/quorate/api/v1alpha1"
 )
 
-// completeTime bounds what a press of the tab key waits for.
-const completeTime = time.Second
+// completeTime bounds what a press of the tab key waits for. A server an ocean away
+// needs most of a second for its handshake; one that is gone refuses at once, as a rule.
+const completeTime = 3 * time.Second
 
 const noFiles = cobra.ShellCompDirectiveNoFileComp
 

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -45,7 +46,7 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		Setup:               setup,
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"exits": exits, "until": until, "holdport": holdPort, "expand": expand,
+			"exits": exits, "until": until, "offers": offers, "holdport": holdPort, "expand": expand,
 			"lines": lines, "watches": watches, "tmpfs": tmpfs, "fill": fill, "noprocess": noProcess,
 		},
 		Condition: func(cond string) (bool, error) {
@@ -120,6 +121,25 @@ func until(ts *testscript.TestScript, neg bool, args []string) {
 	poll(ts, func() error {
 		if err := ts.Exec(args[0], args[1:]...); err != nil {
 			return fmt.Errorf("%w\nstdout: %s\nstderr: %s", err, ts.ReadFile("stdout"), ts.ReadFile("stderr"))
+		}
+		return nil
+	})
+}
+
+// offers PATTERN WORD… presses the tab key after the words until a line that matches is
+// offered: what does not come in time is left out, and a busy machine may take that long.
+func offers(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: offers PATTERN WORD...")
+	}
+	pattern, err := regexp.Compile("(?m)" + args[0])
+	ts.Check(err)
+	poll(ts, func() error {
+		if err := ts.Exec("quorate", append([]string{"__complete"}, args[1:]...)...); err != nil {
+			return fmt.Errorf("%w\nstderr: %s", err, ts.ReadFile("stderr"))
+		}
+		if out := ts.ReadFile("stdout"); !pattern.MatchString(out) {
+			return fmt.Errorf("no line matches %s in what is offered:\n%s", args[0], out)
 		}
 		return nil
 	})
