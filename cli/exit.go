@@ -188,7 +188,7 @@ func errorText(err error) string {
 		err = errCancelled
 	}
 	if errors.Is(err, fs.ErrPermission) && !strings.Contains(err.Error(), "chmod") && exitCode(err) == exitFailed {
-		err = fmt.Errorf("%w: run it as a user who may, or choose another place with --data-dir", err)
+		err = fmt.Errorf("%w: run it as a user who may, or name another place: --data-dir says where Quorate keeps its own data", err)
 	}
 	lines := strings.Split(strings.TrimRight(err.Error(), "\n"), "\n")
 	for i, line := range lines {
