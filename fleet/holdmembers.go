@@ -24,6 +24,10 @@ func (s *State) silentFor(h *HostState) time.Duration {
 // holdMembers states why the first step of a change of the members has to wait.
 func holdMembers(s *State, p *v1alpha1.Plan, first *v1alpha1.PlanStep) {
 	if first.Action == v1alpha1.ActionDeleteMember {
+		if s.Roster == nil {
+			// Etcd may have been told of it by somebody who died before he could say so.
+			hold(p, HeldMemberList, "etcd could not be asked who its members are: "+orElse(s.RosterError, "no member serves"))
+		}
 		return
 	}
 	m := s.member(first.Member)

@@ -56,12 +56,15 @@ func (s *State) hasLeft(m *MemberState) bool {
 }
 
 // stays reports whether a member that was to be removed is to stay after all: etcd still
-// counts it, and nothing asks for its going any more.
+// counts it, or it is a learner that is wanted again, and nothing asks for its going any more.
 func (s *State) stays(m *MemberState) bool {
-	if s.Roster == nil || !s.votes(m) || s.draining(m) {
+	if s.Roster == nil || s.draining(m) {
 		return false
 	}
 	c := s.changes()
+	if !s.votes(m) {
+		return c.joining != nil && c.joining.Object.Name == m.Object.Name
+	}
 	return c.surplus == 0
 }
 

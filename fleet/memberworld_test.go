@@ -336,3 +336,92 @@ func TestAnyDrainConverges(t *testing.T) {
 		t.Error("too few members joined and left: the test misses its aim")
 	}
 }
+
+// untilAdded drains a host until etcd has been told of the member that is to come, and the
+// answer got lost.
+func untilAdded(t *testing.T, w *world) *v1alpha1.EtcdMember {
+	t.Helper()
+	if !w.settle() {
+		t.Fatal("was not formed")
+	}
+	w.drain("host-0", true)
+	for range 100 {
+		w.lossy = w.added == 0
+		w.reconcile()
+		for _, m := range w.members() {
+			w.agent(m)
+		}
+		if w.added > 0 {
+			all := w.members()
+			m := all[len(all)-1]
+			if len(m.Spec.Bootstrap.InitialCluster) > 0 {
+				t.Fatalf("%s was told, though the answer got lost", m.Name)
+			}
+			return m
+		}
+	}
+	t.Fatal("no learner was added")
+	return nil
+}
+
+// TestAddedUnseenIsNotForgotten: etcd was told of a member, and nobody knows. While etcd
+// can't be asked, that member is not deleted: etcd would list one that there is not.
+func TestAddedUnseenIsNotForgotten(t *testing.T) {
+	w := newWorld(3, 4)
+	m := untilAdded(t, w)
+	w.restart()
+	w.drain("host-0", false) // it is not needed any more
+	for _, host := range []string{"host-0", "host-1", "host-2", "host-3"} {
+		w.lose(host)
+	}
+	for range 20 {
+		w.clock = w.clock.Add(10 * time.Second)
+		w.reconcile()
+		if now := w.members(); now[len(now)-1].Name != m.Name || now[len(now)-1].DeletionTimestamp != nil {
+			t.Fatalf("%s is deleted, and etcd lists it:\n%s", m.Name, strings.Join(w.events, "\n"))
+		}
+	}
+	if !w.settle() {
+		t.Fatalf("did not settle: %s\n%s", w.settled(w.cluster()), strings.Join(w.events, "\n"))
+	}
+	w.fail(t)
+}
+
+// TestLearnerWantedAgain: a learner that was about to be removed, and was stopped with its
+// cluster, is started again when it is wanted again.
+func TestLearnerWantedAgain(t *testing.T) {
+	w := newWorld(3, 4)
+	m := untilAdded(t, w)
+	w.restart()
+	for range 20 {
+		w.slow = true // it does not catch up
+		w.reconcile()
+		for _, m := range w.members() {
+			w.agent(m)
+		}
+	}
+	w.edit(func(s *v1alpha1.EtcdClusterSpec) { s.Suspended = true })
+	for range 20 {
+		w.reconcile()
+		for _, m := range w.members() {
+			w.agent(m)
+		}
+	}
+	must := func(err error) {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(store.Mutate(context.Background(), w.store, store.KeyOf(m), &v1alpha1.EtcdMember{}, func(m *v1alpha1.EtcdMember) (bool, error) {
+		if m.Spec.Run != v1alpha1.RunStopped {
+			t.Fatalf("%s is not stopped with its cluster: %+v", m.Name, m.Spec)
+		}
+		m.Spec.Leaving = true // as a removal leaves it that was broken off
+		return true, nil
+	}))
+	w.edit(func(s *v1alpha1.EtcdClusterSpec) { s.Suspended = false })
+	if !w.settle() {
+		t.Fatalf("did not settle: %s\n%s", w.settled(w.cluster()), strings.Join(w.events, "\n"))
+	}
+	w.fail(t)
+}

@@ -63,7 +63,7 @@ func count(r io.Reader) (tally, error) {
 func (t tally) judge(least int, allowSkips bool, wanted ...string) error {
 	var errs []error
 	for _, name := range slices.Concat(t.failed, t.broken) {
-		errs = append(errs, fmt.Errorf("%s failed: %s", name, tail(t.output[name], 700)))
+		errs = append(errs, fmt.Errorf("%s failed: %s%s", name, lastSaid(t.output[name], 3), tail(t.output[name], 700)))
 	}
 	for _, w := range wanted {
 		if !slices.ContainsFunc(t.passed, func(name string) bool { return strings.HasSuffix(name, "."+w) }) {
@@ -77,6 +77,16 @@ func (t tally) judge(least int, allowSkips bool, wanted ...string) error {
 		errs = append(errs, fmt.Errorf("skipped: %s", strings.Join(t.skipped, ", ")))
 	}
 	return errors.Join(errs...)
+}
+
+// lastSaid are the last lines that a test itself wrote: the logs of what it ran may follow,
+// and be longer than what is shown.
+func lastSaid(output string, lines int) string {
+	said := complained.FindAllString(output, -1)
+	if len(said) == 0 {
+		return ""
+	}
+	return strings.Join(said[max(0, len(said)-lines):], "\n") + "\n"
 }
 
 // goTest runs go test and counts.
