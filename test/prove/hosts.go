@@ -155,7 +155,7 @@ func provePreflight(ctx context.Context, e *env) (string, error) {
 }
 
 func provePlacement(ctx context.Context, e *env) (string, error) {
-	return e.parts(ctx, []string{"CGO_ENABLED=1", "GOFLAGS=-race"}, part{pkg: "./fleet/place", least: 10, names: []string{"TestPlaceFindsWhatExists", "TestRulesHoldAfterAnyHistory"}})
+	return e.parts(ctx, []string{"CGO_ENABLED=1"}, part{pkg: "-race ./fleet/place", least: 10, names: []string{"TestPlaceFindsWhatExists", "TestRulesHoldAfterAnyHistory"}})
 }
 
 func proveHostCommands(ctx context.Context, e *env) (string, error) {
@@ -172,9 +172,10 @@ func proveHostRace(ctx context.Context, e *env) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	// What is timed is not timed under the race detector.
-	return e.parts(ctx, append(more, "CGO_ENABLED=1", "GOFLAGS=-race -skip=^TestNeighbours$"), part{
-		pkg: "./hosts/... ./formation/... ./fleet/... ./server ./agent ./driver/host/... ./driver/render", least: 300,
+	// What is timed is not timed under the race detector. No GOFLAGS: tests build too.
+	return e.parts(ctx, append(more, "CGO_ENABLED=1"), part{
+		pkg:   "-race -skip ^TestNeighbours$ ./hosts/... ./formation/... ./fleet/... ./server ./agent ./driver/host/... ./driver/render",
+		least: 300,
 	})
 }
 
