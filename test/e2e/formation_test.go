@@ -164,6 +164,28 @@ func (l *formationLab) proveCluster(ctx context.Context, size int, value string)
 	}
 }
 
+// proveWay looks at what each etcd was told: a cluster that was formed in another way than
+// it was asked for serves just as well.
+func (l *formationLab) proveWay(ctx context.Context, mode v1alpha1.FormationMode) {
+	l.t.Helper()
+	for i, m := range l.members(ctx) {
+		raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", m.Status.Process.PID))
+		must(l.t, err)
+		told := func(flag string) bool { return strings.Contains(string(raw), "\x00--"+flag) }
+		want := map[string]bool{
+			"discovery-token=":               mode == v1alpha1.FormationDiscovery,
+			"discovery-srv=":                 mode == v1alpha1.FormationDNS,
+			"initial-cluster=":               mode == v1alpha1.FormationStatic || mode == v1alpha1.FormationSequential,
+			"initial-cluster-state=existing": mode == v1alpha1.FormationSequential && i > 0,
+		}
+		for flag, is := range want {
+			if told(flag) != is {
+				l.t.Errorf("%s was told --%s: %v, want %v with %s: %q", m.Name, flag, !is, is, mode, raw)
+			}
+		}
+	}
+}
+
 // formAndRestart forms a cluster, proves it, restarts every member and proves it again:
 // how it was formed no longer matters then.
 func (l *formationLab) formAndRestart(v string, size int, f v1alpha1.FormationSpec) {
@@ -174,6 +196,7 @@ func (l *formationLab) formAndRestart(v string, size int, f v1alpha1.FormationSp
 	l.declare(ctx, v, size, f)
 	l.until(ctx, "form", func() bool { return l.running(ctx) })
 	formed := time.Since(began)
+	l.proveWay(ctx, f.Mode)
 	l.proveCluster(ctx, size, "first")
 	l.edit(func(s *v1alpha1.EtcdClusterSpec) {
 		s.RestartedAt = &v1alpha1.Time{Time: time.Now().Truncate(time.Second)}

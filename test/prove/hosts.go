@@ -181,7 +181,7 @@ func proveHostRace(ctx context.Context, e *env) (string, error) {
 
 // hostSabotages has a change for each item of the hosts list.
 var hostSabotages = []sabotage{
-	{"formation", "etcd/flags.go", "		\"--discovery-token=\" + d.Token,\n", "", "members that meet at a discovery service name no token"},
+	{"formation", "fleet/formation.go", "		b.DNS = f.DNS.DeepCopy()\n", "", "members that are to find each other by DNS are told of each other"},
 	{"formation-wrong", "driver/host/supervisor/formation.go", "	if !f.on {\n", "	if !f.on || len(line) > 0 {\n", "what etcd says of a wrong formation is not heard"},
 	{"host-add", "hosts/install/conn.go", "check.check,", "ssh.InsecureIgnoreHostKey(),", "any host key is taken"},
 	{"systemd", "driver/host/units.go", "WantedBy=multi-user.target", "", "units don't come back after a boot"},
